@@ -1,0 +1,83 @@
+# Everything a developer does with this checkout. `make` lists the targets; each fetches the tools that it needs
+# (tools/bootstrap) into a directory outside the tree.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+WITH_TOOLS := tools/bootstrap
+WITH_LAB := tools/bootstrap --lab
+
+# For harden: whom to harden. The embedded default is the lab.
+INVENTORY ?= inventories/lab
+LIMIT ?=
+ARGS ?=
+
+# For molecule: which scenario; all of them when empty.
+S ?=
+
+# A checkout is tested with its own configuration, whatever the user's environment says.
+lint types unit bench molecule demo: export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+lint types unit bench molecule demo: export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/playbooks/collections
+
+##@ See it
+.PHONY: demo
+demo: ## Harden a disposable Docker host and show what changed
+	@$(WITH_LAB) -- tools/demo
+
+.PHONY: harden
+harden: ## Harden your hosts: make harden INVENTORY=path LIMIT=pattern ARGS='--check --diff'
+	@$(WITH_TOOLS) -- ansible-playbook --inventory "$(INVENTORY)" $(if $(LIMIT),--limit "$(LIMIT)") \
+	  $(ARGS) playbooks/harden.yml
+
+##@ Prove it
+.PHONY: test
+test: lint types unit molecule ## Everything: lint, types, unit tests, every Molecule scenario
+
+.PHONY: test-fast
+test-fast: lint types unit ## What needs no virtual host (under 3 minutes)
+
+.PHONY: test-full
+test-full: test bench ## What a release needs: all tests, then the benchmarks
+
+.PHONY: lint
+lint: ## Style of YAML, roles, Python, shell and changelog fragments
+	@$(WITH_TOOLS) --package shellcheck -- tools/lint
+
+.PHONY: types
+types: ## mypy --strict on plugins, filters, lab and tools
+	@$(WITH_TOOLS) -- mypy
+
+.PHONY: unit
+unit: ## Unit tests: make unit ARGS='-k profile'
+	@$(WITH_TOOLS) -- python -m pytest $(ARGS)
+
+.PHONY: molecule
+molecule: ## Every scenario on real hosts, or one: make molecule S=default
+	@$(WITH_LAB) -- tools/molecule-all $(S)
+
+.PHONY: bench
+bench: ## Measure round trips, requests and times
+	@$(WITH_LAB) -- python -m pytest $(ARGS) tests/benchmarks
+
+##@ Release it
+.PHONY: build
+build: ## Build the collection into build/
+	@$(WITH_TOOLS) -- ansible-galaxy collection build --force --output-path build
+
+.PHONY: changelog
+changelog: ## Turn the waiting fragments into the notes of galaxy.yml's version
+	@$(WITH_TOOLS) -- antsibull-changelog release
+
+##@ Housekeeping
+.PHONY: clean
+clean: ## Remove what these targets left in the tree (not the caches outside it)
+	@rm -rf build reports .ansible .hypothesis .mypy_cache .pytest_cache .ruff_cache changelogs/.plugin-cache.yaml
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
