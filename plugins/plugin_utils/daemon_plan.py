@@ -1,0 +1,926 @@
+# Copyright: (c) 2026, the Bulkhead authors
+# Apache License 2.0 (see LICENSE)
+"""The planner of ``docker_daemon``: observation and policy in, plan out, nothing touched.
+
+Facts about dockerd that shape it: a key given as a flag too stops the daemon; so does a key that the
+engine does not know; some keys are read again at SIGHUP and the others at a start; a daemon that
+restarts without live-restore ends its containers (moby, daemon/config and daemon/reload.go).
+"""
+
+from __future__ import annotations
+
+import typing
+
+from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import (
+    OPTIONS,
+    knows,
+    release,
+)
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import plan as plans
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import subids
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.daemon_policy import (
+    DEFAULT_USERNS_USER,
+    KEY_SETTINGS,
+    PROFILE,
+    PROFILE_VALUES,
+    ROLE,
+    STRICT,
+    UNMANAGED,
+    Policy,
+    variable,
+)
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
+
+OBSERVATION_SCHEMA = "bulkhead.observation/1"
+
+#: Runc keeps an explicit limit in the scope's drop-in 50-TasksMax.conf, and systemd merges drop-ins in
+#: the order of their names: the default must sort before it, or it would override explicit limits.
+SCOPE_DROPIN = "/etc/systemd/system/docker-.scope.d/10-bulkhead.conf"
+SOCKET_DROPIN = "/etc/systemd/system/docker.socket.d/10-bulkhead.conf"
+
+#: A running container that uses this share of a new PIDs limit is too near to it.
+NEAR_LIMIT = 0.5
+
+#: The most that a file of each kind may allow (CIS Docker 1.8.0, section 3), and who owns it.
+ALLOWED_MODES: dict[str, int] = {
+    "unit": 0o644,
+    "directory": 0o755,
+    "config": 0o644,
+    "certificate": 0o444,
+    "key": 0o400,
+    "socket": 0o660,
+}
+
+_DEFAULTS: Json = {
+    "live-restore": False,
+    "icc": True,
+    "no-new-privileges": False,
+    "userland-proxy": True,
+    "log-driver": "json-file",
+}
+
+_OWNED_BY = "# Written by Bulkhead (role {role}); it is replaced by the next run.\n# {hint}\n"
+
+
+def plan(observation: Json, policy: Policy) -> Json:
+    """Plan what ``docker_daemon`` changes on one host.
+
+    :param observation: a document of schema ``bulkhead.observation/1``.
+    :returns: a plan of schema ``bulkhead.plan/1``.
+    :raises PolicyError: the policy cannot be met on this host as it is written, or the host is in a
+        state in which nothing can be planned. Nothing has been changed then.
+    """
+    return _Planner(observation, policy).run()
+
+
+def _names(containers: typing.Iterable[Json]) -> list[str]:
+    return sorted(container["name"] for container in containers)
+
+
+class _Planner:
+    """Collects rows and operations; each method below plans one mechanism."""
+
+    def __init__(self, observation: Json, policy: Policy) -> None:
+        self.look = observation
+        self.policy = policy
+        self.rows: list[Json] = []
+        self.operations: list[Json] = []
+        #: keys of daemon.json whose new value the daemon has to take up
+        self.take_up: list[str] = []
+        self._check_look()
+        self.engine: Json = observation["engine"]
+        self.running = self.engine["state"] == "running"
+        self.config: Json = observation["daemon_config"]
+        self.keys: Json = self.config["keys"] if self.config["state"] == "valid" else {}
+        self.version = self._engine_version()
+        self.containers: list[Json] = [
+            item
+            for item in observation.get("containers") or []
+            if not (item.get("labels") or {}).get("bulkhead.role")
+        ]
+        self.alive = [item for item in self.containers if item["state"] in ("running", "paused")]
+        owned = (observation["bulkhead"].get("owned") or {}).get(ROLE, [])
+        self.owned = {
+            (item["key"], item.get("member")): item for item in owned if item["kind"] == "json_key"
+        }
+        self.owned_files = {item["path"]: item for item in owned if item["kind"] == "file"}
+        self.profile, self.profile_reason = self._profile()
+
+    # -- what must be so before anything can be planned ----------------------------------------
+    def _check_look(self) -> None:
+        look = self.look
+        if not isinstance(look, dict) or look.get("schema") != OBSERVATION_SCHEMA:
+            found = look.get("schema") if isinstance(look, dict) else type(look).__name__
+            raise PolicyError("observation", found, f"hand in one of schema {OBSERVATION_SCHEMA}")
+        needed = ("os", "engine", "daemon_config", "files", "units", "subids", "users", "bulkhead")
+        needed += ("lsm", "sysctls", "modules", "scope_dropins")
+        if (look.get("engine") or {}).get("state") == "running":
+            needed += ("containers", "images", "volumes")
+        for section in needed:
+            if look.get(section) is None:
+                reasons = [
+                    str(item["reason"])
+                    for item in look.get("unread") or []
+                    if item["section"] == section
+                ]
+                raise PolicyError(
+                    f"the look's section {section}",
+                    None,
+                    f"it could not be read ({'; '.join(reasons) or 'not gathered'}); "
+                    "run with become: true",
+                )
+        state = look["bulkhead"]["state"]
+        if state not in ("absent", "ok"):
+            raise PolicyError(
+                "/var/lib/bulkhead",
+                state,
+                f"{look['bulkhead'].get('reason') or 'its state cannot be trusted'}; "
+                "nothing is changed until that is cleared up",
+            )
+        engine = look["engine"]
+        if engine["state"] == "broken":
+            raise PolicyError(
+                "docker.service",
+                engine["state"],
+                f"{engine['reason']}; get the daemon to start, then run again",
+            )
+        config = look["daemon_config"]
+        if config["state"] not in ("absent", "valid", "symlink"):
+            fixes = {
+                "empty": "dockerd does not start with an empty file; remove it or write {} to it",
+                "not_an_object": "it must hold one JSON object",
+            }
+            raise PolicyError(
+                config["path"],
+                config["state"],
+                fixes.get(config["state"], f"{config['reason']}; mend the file, then run again"),
+            )
+        if config.get("duplicate_keys"):
+            raise PolicyError(
+                config["path"],
+                config["duplicate_keys"],
+                "these keys stand in it more than once and the last one wins; keep one of each",
+            )
+
+    def _engine_version(self) -> str | None:
+        version = self.engine["version"]
+        if version is None and self.engine["state"] == "absent":
+            version = self.policy.expect_engine or None
+        return version
+
+    def _profile(self) -> tuple[str, str]:
+        if self.policy.profile != "auto":
+            return self.policy.profile, f"{variable('profile')} says so"
+        if self.look["bulkhead"].get("profile") == "strict":
+            return "strict", "it was strict before, and strict stays"
+        if self.engine["state"] == "absent":
+            return "strict", "Docker is not installed yet"
+        if not self.running:
+            return "compatible", f"Docker is {self.engine['state']}: its containers cannot be seen"
+        if self.containers:
+            return "compatible", f"{len(self.containers)} containers are on this host"
+        return "strict", "no containers are on this host"
+
+    def run(self) -> Json:
+        for name, key, control in KEY_SETTINGS:
+            self._key_setting(name, key, control)
+        self._log_opts()
+        self._ulimits()
+        self._userns_remap()
+        self._options()
+        self._pids_limit()
+        self._file_modes()
+        self._no_longer_wanted()
+        restart = self._hold_restart_if_unsafe()
+        if any(op["op"].startswith("json_") for op in self.operations):
+            self._check_file_can_be_written()
+        return {
+            **plans.empty(self.profile),
+            "roles": [ROLE],
+            "profile_reason": self.profile_reason,
+            "settings": self.rows,
+            "operations": self.operations,
+            "daemon": restart,
+        }
+
+    # -- helpers -------------------------------------------------------------------------------
+    def _wanted(self, name: str) -> tuple[object, bool]:
+        """Return the value wanted of a setting and whether it was asked for explicitly."""
+        value = self.policy.settings[name]
+        if value == PROFILE:
+            return PROFILE_VALUES[self.profile][name], False
+        return value, True
+
+    def _row(self, name: str, setting: str, state: str, **more: typing.Any) -> None:
+        self.rows.append(plans.row(setting, variable(name), state, **more))
+
+    def _operation(self, op: str, why: str, undo: str = "live", **fields: typing.Any) -> None:
+        self.operations.append({"op": op, "role": ROLE, "undo": undo, "why": why, **fields})
+
+    def _option(self, key: str) -> Json:
+        return (self.engine.get("options") or {}).get(key) or {}
+
+    def _in_file(self, key: str, member: str | None = None) -> Json | None:
+        """Return ``{type, value}`` of a key, or of its member, in the file; None when it is not there."""
+        entry = self.keys.get(key)
+        if entry is None or member is None:
+            return typing.cast("Json | None", entry)
+        return typing.cast("Json | None", (entry.get("members") or {}).get(member))
+
+    def _set_key(
+        self, key: str, value: object, why: str, member: str | None = None, now: bool = True
+    ) -> None:
+        fields: Json = {"member": member} if member is not None else {}
+        self._operation(
+            "json_set",
+            why,
+            path=self.config["path"],
+            key=key,
+            value=value,
+            observed=self.config["version"],
+            **fields,
+        )
+        if now:
+            self.take_up.append(key)
+
+    def _check_file_can_be_written(self) -> None:
+        path, config = self.config["path"], self.config
+        if config["state"] == "symlink":
+            raise PolicyError(path, "a symbolic link", "put the file itself there, then run again")
+        for attribute in config["attributes"]:
+            raise PolicyError(path, attribute, f"run chattr -i -a {path}, then run again")
+        if config["read_only_filesystem"]:
+            raise PolicyError(path, "on a read-only file system", "mount it writable")
+
+    # -- one key of daemon.json ----------------------------------------------------------------
+    def _key_setting(self, name: str, key: str, control: str) -> None:
+        wanted, explicit = self._wanted(name)
+        if wanted == UNMANAGED:
+            self._row(name, key, "unmanaged", control=control)
+            return
+        if wanted is None:
+            self._held_back(name, key, control)
+            return
+        missing = self._missing_precondition(key, wanted)
+        if missing:
+            state, reason = missing
+            self._row(name, key, state, wanted=wanted, control=control, reason=reason)
+            return
+        self._want_key(name, key, wanted, explicit, control=control)
+
+    def _missing_precondition(self, key: str, wanted: object) -> tuple[str, str] | None:
+        """Return the state and reason for a setting that this host cannot take."""
+        info = self.engine["info"] or {}
+        if key == "live-restore" and wanted is True and info.get("swarm", "inactive") == "active":
+            return "not_applicable", "dockerd refuses live-restore in swarm mode"
+        if (
+            key == "userland-proxy"
+            and wanted is False
+            and self.look["modules"].get("br_netfilter") == "absent"
+        ):
+            return "not_applicable", (
+                "the kernel has no br_netfilter module, and without the proxy containers of one "
+                "network could not reach each other's published ports"
+            )
+        if key == "seccomp-profile" and wanted == "builtin" and not self._seccomp_word():
+            current = self._option(key)
+            if current.get("effective", "builtin") == "builtin" and not current.get("configured"):
+                return None
+            return "blocked", (
+                f"engine {self.version} does not know the word builtin; remove seccomp-profile from "
+                f"{current.get('where') or self.config['path']}"
+            )
+        return None
+
+    def _seccomp_word(self) -> bool:
+        # 23.0 brought the words builtin and unconfined; older engines open them as files and fail.
+        return self.version is None or release(self.version) >= (23, 0, 0)
+
+    def _held_back(self, name: str, key: str, control: str) -> None:
+        """Say what strict would change and whom it would affect."""
+        strict = STRICT[name]
+        option = self._option(key)
+        effective = option.get("effective", option.get("configured", _DEFAULTS.get(key)))
+        if effective == strict:
+            self._row(name, key, "ok", wanted=strict, effective=effective, control=control,
+                      source=option.get("source") or "default")  # fmt: skip
+            return
+        affected = {
+            "icc": [c for c in self.alive if c["config"]["network_mode"] in ("default", "bridge")],
+            "userland-proxy": [c for c in self.alive if c["config"]["ports"]],
+        }.get(key, self.containers)
+        reasons = {
+            "icc": "containers on the default bridge could no longer reach each other",
+            "userland-proxy": "ports published on [::1] and hairpin connections would change",
+            "no-new-privileges": "programs that gain rights by setuid (sudo, ping) would not, in "
+            "containers created from then on",
+        }
+        self._row(
+            name,
+            key,
+            "held_back",
+            wanted=strict,
+            effective=effective,
+            control=control,
+            reason=reasons.get(key),
+            affected=_names(affected),
+        )
+
+    def _want_key(
+        self,
+        name: str,
+        key: str,
+        wanted: object,
+        explicit: bool,
+        control: str | None = None,
+        setting: str | None = None,
+    ) -> None:
+        """Plan for one whole key to have one value, as the daemon sees it."""
+        option = self._option(key)
+        common: Json = {
+            "wanted": wanted,
+            "effective": option.get("effective"),
+            "source": option.get("where") or option.get("source"),
+            "control": control,
+        }
+        setting = setting or key
+        if self.version is not None and not knows(self.version, key):
+            since = OPTIONS[key].first
+            self._row(
+                name,
+                setting,
+                "not_applicable",
+                **common,
+                reason=f"engine {self.version} does not know {key}"
+                + (f" (known from {since} on)" if since else ""),
+            )
+            return
+        if option.get("source") in ("flag", "environment"):
+            self._flag_row(name, setting, option, common)
+            return
+        entry = self._in_file(key)
+        if entry is not None and "value" in entry and entry["value"] == wanted:
+            self._settled(name, setting, key, option, common)
+            return
+        if entry is None and self._is_default(key, wanted, option):
+            self._row(name, setting, "ok", **{**common, "effective": wanted, "source": "default"})
+            return
+        owned = (key, None) in self.owned
+        if entry is not None and not owned and not explicit and self.profile == "compatible":
+            self._row(
+                name,
+                setting,
+                "held_back",
+                **common,
+                reason=f"somebody set {key} in {self.config['path']}; the compatible profile leaves "
+                f"it. Set {variable(name)} to take it over",
+            )
+            return
+        self._row(name, setting, "change", **common, reason=self._applies(key))
+        why = f"CIS {control}" if control else variable(name)
+        self._set_key(key, wanted, why, now=option.get("effective") != wanted or not self.running)
+
+    def _is_default(self, key: str, wanted: object, option: Json) -> bool:
+        if self.running and "effective" in option:
+            return bool(option["effective"] == wanted)
+        if key == "seccomp-profile":
+            return wanted == "builtin"
+        return key in _DEFAULTS and _DEFAULTS[key] == wanted
+
+    def _flag_row(self, name: str, setting: str, option: Json, common: Json) -> None:
+        if common["wanted"] == option.get("effective", option.get("configured")):
+            self._row(name, setting, "ok", **common)
+            return
+        self._row(
+            name,
+            setting,
+            "blocked",
+            **common,
+            reason=f"it is given to dockerd as a flag in {option.get('where')}, and a key in "
+            f"{self.config['path']} beside the flag stops the daemon; change or remove the flag there",
+        )
+
+    def _settled(self, name: str, setting: str, key: str, option: Json, common: Json) -> None:
+        """The file already says what is wanted; does the daemon do it?"""
+        if not self.running:
+            reason = f"in the file; takes effect when Docker starts (it is {self.engine['state']})"
+            self._row(name, setting, "pending", **common, reason=reason)
+        elif option.get("effective", common["wanted"] if self.engine["config_loaded"] else None) == (
+            common["wanted"]
+        ):
+            self._row(name, setting, "ok", **{**common, "effective": common["wanted"]})
+        elif self.engine["config_loaded"]:
+            # docker0 is left as it is for as long as containers that survived a restart use it.
+            reason = "the daemon has read it, but keeps the old state until no container runs at a start"
+            self._row(name, setting, "pending", **common, reason=reason, affected=_names(self.alive))
+        else:
+            reason = f"{self.config['path']} was changed after the daemon started"
+            self._row(name, setting, "change", **common, reason=reason)
+            self.take_up.append(key)
+
+    def _applies(self, key: str) -> str | None:
+        return {
+            "create": "applies to containers created from then on",
+            "start": "applies to each container at its next start",
+        }.get(OPTIONS[key].applies)
+
+    # -- members of maps: log options and limits -----------------------------------------------
+    def _want_member(self, name: str, key: str, member: str, wanted: object, explicit: bool) -> str:
+        """Plan for one member of a map in daemon.json. Return the state of it."""
+        entry = self._in_file(key, member)
+        if entry is not None and entry.get("value") == wanted:
+            if self.running and not self.engine["config_loaded"]:
+                self.take_up.append(key)
+                return "change"
+            return "ok" if self.running else "pending"
+        owned = (key, member) in self.owned
+        if entry is not None and not owned and not explicit and self.profile == "compatible":
+            return "held_back"
+        self._set_key(key, wanted, variable(name), member=member)
+        return "change"
+
+    def _want_members(
+        self, name: str, key: str, wanted: Json, explicit: bool, control: str | None
+    ) -> None:
+        option = self._option(key)
+        common: Json = {"wanted": wanted, "control": control}
+        if option.get("source") in ("flag", "environment"):
+            common["effective"] = option.get("effective", option.get("configured"))
+            common["source"] = option.get("where")
+            self._flag_row(name, key, option, common)
+            return
+        states = {m: self._want_member(name, key, m, v, explicit) for m, v in wanted.items()}
+        members = (self._in_file(key) or {}).get("members") or {}
+        common["effective"] = {m: members[m].get("value") for m in wanted if m in members} or None
+        common["source"] = self.config["path"] if common["effective"] else "default"
+        state = next(
+            (s for s in ("change", "pending", "held_back") if s in states.values()), "ok"
+        )
+        kept = sorted(m for m, s in states.items() if s == "held_back")
+        reason = self._applies(key) if state == "change" else None
+        if state == "pending":
+            reason = f"in the file; takes effect when Docker starts (it is {self.engine['state']})"
+        if kept:
+            reason = (
+                f"somebody set {', '.join(kept)} in {self.config['path']}; the compatible profile "
+                f"leaves that. Set {variable(name)} to take it over"
+            )
+        self._row(name, key, state, **common, reason=reason)
+
+    def _log_opts(self) -> None:
+        wanted, explicit = self._wanted("log_opts")
+        if wanted == UNMANAGED:
+            self._row("log_opts", "log-opts", "unmanaged")
+            return
+        option = self._option("log-driver")
+        driver = option.get("effective", option.get("configured", "json-file"))
+        if driver not in ("json-file", "local"):
+            self._row(
+                "log_opts",
+                "log-opts",
+                "not_applicable",
+                wanted=wanted,
+                reason=f"the log driver {driver} does not write files that grow",
+            )
+            return
+        self._want_members("log_opts", "log-opts", typing.cast(Json, wanted), explicit, None)
+
+    def _ulimits(self) -> None:
+        wanted, explicit = self._wanted("ulimits")
+        if wanted == UNMANAGED:
+            self._row("ulimits", "default-ulimits", "unmanaged", control="2.9")
+            return
+        members = {
+            name: {"Name": name, "Hard": limits["hard"], "Soft": limits["soft"]}
+            for name, limits in typing.cast("dict[str, dict[str, int]]", wanted).items()
+        }
+        self._want_members("ulimits", "default-ulimits", members, explicit, "2.9")
+
+    # -- further keys --------------------------------------------------------------------------
+    def _options(self) -> None:
+        for key, value in sorted(self.policy.options.items()):
+            if self.version is not None and not knows(self.version, key):
+                option = OPTIONS[key]
+                span = f"from {option.first or 'before 20.10'} to {option.last or 'today'}"
+                raise PolicyError(
+                    f"{variable('options')}[{key}]",
+                    value,
+                    f"engine {self.version} does not know this key ({span}) and would not start; "
+                    "leave it out for this host",
+                )
+            self._want_key("options", key, value, True)
+
+    # -- user namespaces -----------------------------------------------------------------------
+    def _userns_remap(self) -> None:
+        wanted, explicit = self._wanted("userns_remap")
+        name, setting, control = "userns_remap", "userns-remap", "2.10"
+        if wanted == UNMANAGED:
+            self._row(name, setting, "unmanaged", control=control)
+            return
+        option = self._option(setting)
+        is_on = bool(option.get("effective", option.get("configured")))
+        common: Json = {
+            "wanted": wanted if wanted is not None else True,
+            "effective": is_on,
+            "source": option.get("where") or option.get("source") or "default",
+            "control": control,
+        }
+        if self.engine.get("rootless"):
+            self._row(name, setting, "not_applicable", **common,
+                      reason="a rootless daemon already maps root to an ordinary user")  # fmt: skip
+        elif is_on and wanted in (True, None):
+            state = "ok" if self.running else "pending"
+            reason = None if wanted else "once on it stays on: off would hide what it holds"
+            self._row(name, setting, state, **common, reason=reason)
+        elif wanted is None:
+            self._row(name, setting, "held_back", **common, affected=_names(self.containers),
+                      reason="containers, images and volumes of today would be hidden")  # fmt: skip
+        elif wanted is False and not is_on:
+            self._row(name, setting, "ok", **common)
+        else:
+            self._userns_switch(bool(wanted), explicit, common)
+
+    def _userns_switch(self, on: bool, explicit: bool, common: Json) -> None:
+        """Turn remapping on or off; either hides what the daemon holds now."""
+        name, setting = "userns_remap", "userns-remap"
+        blocked = self._userns_blocked(on)
+        if blocked:
+            self._row(name, setting, "blocked", **common, **blocked)
+            return
+        self._row(name, setting, "change", **common)
+        if not on:
+            self._operation(
+                "json_remove",
+                f"{variable(name)} is false",
+                path=self.config["path"],
+                key=setting,
+                observed=self.config["version"],
+            )
+            self.take_up.append(setting)
+            return
+        user = self.policy.userns_user
+        self._userns_user(user)
+        self._set_key(setting, user, "CIS 2.10")
+
+    def _userns_blocked(self, on: bool) -> Json | None:
+        """Return reason, affected names and accepting variable, or None when it is safe."""
+        if self._option("userns-remap").get("source") in ("flag", "environment"):
+            return {"reason": f"it is a flag in {self._option('userns-remap').get('where')}"}
+        if on and self.look["sysctls"].get("user.max_user_namespaces") == "0":
+            return {"reason": "user.max_user_namespaces is 0: the kernel gives no user namespaces"}
+        features = (self.keys.get("features") or {}).get("members") or {}
+        if on and (features.get("containerd-snapshotter") or {}).get("value") is True:
+            return {
+                "reason": "features.containerd-snapshotter is true in "
+                f"{self.config['path']}, and dockerd refuses both together; remove it first"
+            }
+        if self.alive:
+            return {
+                "reason": "these containers run and would be left behind; stop them first",
+                "affected": _names(self.alive),
+            }
+        accept = variable("userns_accept_hidden_data")
+        if self.policy.userns_accept_hidden_data or self.engine["state"] == "absent":
+            return None
+        if not self.running:
+            return {
+                "reason": f"Docker is {self.engine['state']}, so what would be hidden cannot be seen",
+                "accept": accept,
+            }
+        hidden = [f"container {name}" for name in _names(self.containers)]
+        hidden += [
+            f"image {(image['tags'] or [image['id'][:19]])[0]}"
+            for image in self.look["images"]
+            if not image["bulkhead"]
+        ]
+        hidden += [f"volume {volume['name']}" for volume in self.look["volumes"]]
+        if hidden:
+            return {
+                "reason": "these would be hidden, not deleted, until remapping is off again",
+                "affected": hidden,
+                "accept": accept,
+            }
+        return None
+
+    def _userns_user(self, user: str) -> None:
+        """Plan the user and its ranges, before the daemon that needs them starts."""
+        look, size, start = self.look, self.policy.userns_size, self.policy.userns_start
+        known = {item["name"] for item in look["users"]["users"]}
+        groups = {item["name"] for item in look["users"]["groups"]}
+        mine = {
+            kind: [entry for entry in look["subids"][kind] if entry["name"] == user]
+            for kind in ("subuid", "subgid")
+        }
+        if user != DEFAULT_USERNS_USER and (user not in known or not all(mine.values())):
+            raise PolicyError(
+                variable("userns_user"),
+                user,
+                "this host has no such user with ranges in /etc/subuid and /etc/subgid; create both, "
+                f"or leave the variable at {DEFAULT_USERNS_USER}, which is created",
+            )
+        taken = subids.taken(look, user)
+        for kind, entries in mine.items():
+            for entry in entries:
+                clash = subids.overlaps(taken, entry["start"], entry["count"])
+                if clash:
+                    raise PolicyError(
+                        f"/etc/{kind}",
+                        f"{user}:{entry['start']}:{entry['count']}",
+                        f"this range overlaps {', '.join(clash)}; give {user} another one",
+                    )
+        if all(mine.values()):
+            return
+        if start:
+            clash = subids.overlaps(taken, start, size)
+            if clash:
+                raise PolicyError(
+                    variable("userns_start"),
+                    start,
+                    f"the {size} ids from there overlap {', '.join(clash)}; give another start, or 0 "
+                    "to have a free range chosen",
+                )
+        found = start or subids.find(taken, size)
+        if not found:
+            raise PolicyError(variable("userns_size"), size, "no free range of that size is left")
+        why = "CIS 2.10: an account of its own whose ids nobody else has"
+        if user not in groups:
+            self._operation("group_present", why, name=user)
+        if user not in known:
+            self._operation("user_present", why, name=user, group=user)
+        ranges = {"start": found, "count": size}
+        self._operation(
+            "subid_present",
+            why,
+            user=user,
+            subuid=ranges,
+            subgid=ranges,
+            observed={k: look["subids"][f"{k}_version"] for k in ("subuid", "subgid")},
+        )
+
+    # -- PIDs limit ----------------------------------------------------------------------------
+    def _pids_limit(self) -> None:
+        wanted, _ = self._wanted("pids_limit")
+        name, setting, control = "pids_limit", "pids limit of a container", "5.29"
+        if wanted == UNMANAGED:
+            self._row(name, setting, "unmanaged", control=control)
+            return
+        limit = typing.cast(int, wanted)
+        dropin = next((d for d in self.look["scope_dropins"] if d["path"] == SCOPE_DROPIN), None)
+        common: Json = {"wanted": limit, "control": control}
+        reason = self._no_scopes()
+        if reason:
+            self._row(name, setting, "not_applicable", **common, reason=reason)
+            return
+        ceiling = self.look["os"]["default_tasks_max"]
+        if ceiling is not None and limit >= ceiling:
+            # A drop-in would raise what systemd gives already, so there is none. Ours goes, if any.
+            state = "change" if dropin and SCOPE_DROPIN in self.owned_files else "ok"
+            if state == "change":
+                self._remove_file(SCOPE_DROPIN, typing.cast(Json, dropin)["version"])
+            self._row(name, setting, state, **common, effective=ceiling, source="systemd",
+                      reason=f"systemd's own default of {ceiling} is lower")  # fmt: skip
+            return
+        common["effective"] = dropin["tasks_max"] if dropin else ceiling
+        common["source"] = SCOPE_DROPIN if dropin else "systemd"
+        later = [
+            d["path"]
+            for d in self.look["scope_dropins"]
+            if d["tasks_max"] is not None
+            and d["path"].rsplit("/", 1)[1] > SCOPE_DROPIN.rsplit("/", 1)[1]
+        ]
+        if later:
+            self._row(name, setting, "blocked", **common,
+                      reason=f"{', '.join(later)} sets TasksMax after ours; remove it there")  # fmt: skip
+            return
+        defaulted = [
+            c for c in self.alive if not (c["config"]["pids_limit"] or 0) > 0 and c.get("kernel")
+        ]
+        near = [
+            c for c in defaulted if (c["kernel"].get("pids_current") or 0) >= limit * NEAR_LIMIT
+        ]
+        if near:
+            self._row(name, setting, "blocked", **common, affected=_names(near),
+                      reason=f"they hold half of {limit} processes or more; give them a --pids-limit "
+                      f"of their own or raise {variable(name)}")  # fmt: skip
+            return
+        self._pids_dropin(limit, dropin, defaulted, common)
+
+    def _no_scopes(self) -> str | None:
+        """Return why containers of this host are no systemd scopes, or None when they are."""
+        system = self.look["os"]
+        if system["init"] != "systemd":
+            return "systemd does not run here"
+        if self.engine.get("rootless"):
+            return "a rootless daemon's scopes belong to its user's manager"
+        info = self.engine["info"]
+        if info and info["cgroup_driver"] != "systemd":
+            return (
+                f"the cgroup driver is {info['cgroup_driver']}: containers are no systemd scopes"
+            )
+        if not info and system["cgroup_version"] != 2:
+            return "with cgroup version 1 the cgroup driver is cgroupfs unless set otherwise"
+        return None
+
+    def _pids_dropin(
+        self, limit: int, dropin: Json | None, defaulted: list[Json], common: Json
+    ) -> None:
+        name, setting = "pids_limit", "pids limit of a container"
+        owned = self.owned_files.get(SCOPE_DROPIN)
+        if dropin and dropin["tasks_max"] == limit and (owned is None or owned["intact"]):
+            above = [
+                c
+                for c in defaulted
+                if c["kernel"].get("pids_max") is None or c["kernel"]["pids_max"] > limit
+            ]
+            self._row(
+                name,
+                setting,
+                "pending" if above else "ok",
+                **common,
+                affected=_names(above),
+                reason="they keep their former limit until their next start" if above else None,
+            )
+            return
+        self._row(name, setting, "change", **common)
+        hint = "Change docker_daemon_pids_limit, or give a container a --pids-limit of its own."
+        self._operation(
+            "file_present",
+            "CIS 5.29: a limit for every container that names none",
+            path=SCOPE_DROPIN,
+            content=_OWNED_BY.format(role=ROLE, hint=hint) + f"[Scope]\nTasksMax={limit}\n",
+            mode="0644",
+            owner="root",
+            group="root",
+            observed=dropin["version"] if dropin else "absent",
+        )
+
+    # -- owners and modes ----------------------------------------------------------------------
+    def _file_modes(self) -> None:
+        wanted, _ = self._wanted("file_modes")
+        if wanted is not True:
+            self._row("file_modes", "owners and modes", "unmanaged")
+            return
+        before = len(self.operations)
+        for item in self.look["files"]:
+            if item["type"] not in ("absent", "link"):
+                self._file_mode(item)
+        self._socket_unit()
+        if len(self.operations) == before:
+            self._row("file_modes", "owners and modes", "ok", wanted="CIS 3", effective="CIS 3")
+
+    def _file_mode(self, item: Json) -> None:
+        mode = int(item["mode"], 8)
+        allowed = ALLOWED_MODES[item["kind"]]
+        excess = mode & 0o7777 & ~allowed
+        # The group of a socket is who may use Docker; that is a decision, not a mistake.
+        wrong_group = item["gid"] != 0 and item["kind"] != "socket"
+        if not excess and item["uid"] == 0 and not wrong_group:
+            return
+        fields = {
+            "mode": f"{mode & allowed:04o}" if excess else None,
+            "owner": "root" if item["uid"] != 0 else None,
+            "group": "root" if wrong_group else None,
+        }
+        controls = ", ".join(item["control"])
+        common: Json = {
+            "wanted": " ".join(v for v in fields.values() if v),
+            "effective": f"{item['mode']} {item['owner']}:{item['group']}",
+            "control": controls or None,
+        }
+        if item["attributes"]:
+            self._row("file_modes", item["path"], "blocked", **common,
+                      reason=f"the file is {', '.join(item['attributes'])}")  # fmt: skip
+            return
+        self._row("file_modes", item["path"], "change", **common)
+        self._operation(
+            "mode",
+            f"CIS {controls}" if controls else variable("file_modes"),
+            path=item["path"],
+            observed=item["version"],
+            **fields,
+        )
+
+    def _socket_unit(self) -> None:
+        """A socket's mode comes back from its unit at the next start, so that is changed too."""
+        unit = self.look["units"].get("docker.socket") or {}
+        mode = unit.get("socket_mode")
+        if unit.get("load_state") != "loaded" or not mode or not int(mode, 8) & ~0o660 & 0o7777:
+            return
+        version = next(
+            (f["version"] for f in self.look["files"] if f["path"] == SOCKET_DROPIN), "absent"
+        )
+        wanted = f"{int(mode, 8) & 0o660:04o}"
+        self._row("file_modes", "SocketMode of docker.socket", "change", wanted=wanted,
+                  effective=mode, control="3.16")  # fmt: skip
+        self._operation(
+            "file_present",
+            "CIS 3.16",
+            path=SOCKET_DROPIN,
+            content=_OWNED_BY.format(role=ROLE, hint="Set docker_daemon_file_modes: unmanaged.")
+            + f"[Socket]\nSocketMode={wanted}\n",
+            mode="0644",
+            owner="root",
+            group="root",
+            observed=version,
+        )
+
+    # -- what an earlier policy set ------------------------------------------------------------
+    def _wanted_items(self) -> set[tuple[str, str | None]]:
+        """Return the owned keys that today's policy still speaks of."""
+        wanted: set[tuple[str, str | None]] = {(key, None) for key in self.policy.options}
+        for name, key, _ in KEY_SETTINGS:
+            if self._wanted(name)[0] not in (None, UNMANAGED):
+                wanted.add((key, None))
+        for name, key in (("log_opts", "log-opts"), ("ulimits", "default-ulimits")):
+            value = self._wanted(name)[0]
+            if isinstance(value, dict):
+                wanted |= {(key, member) for member in value}
+        # userns-remap goes only when asked for by name, which _userns_switch plans.
+        wanted.add(("userns-remap", None))
+        return wanted
+
+    def _no_longer_wanted(self) -> None:
+        wanted = self._wanted_items()
+        for (key, member), item in sorted(self.owned.items(), key=lambda pair: str(pair[0])):
+            if (key, member) in wanted:
+                continue
+            fields: Json = {"member": member} if member else {}
+            setting = f"{key}.{member}" if member else key
+            if not item["intact"]:
+                self._operation("disown", "somebody else changed it since", kind="json_key",
+                                path=item["path"], key=key, **fields)  # fmt: skip
+                continue
+            self._row("options", setting, "change", reason="no longer in the policy: put back")
+            self._operation(
+                "json_remove",
+                "no longer in the policy",
+                path=item["path"],
+                key=key,
+                observed=self.config["version"],
+                **fields,
+            )
+            self.take_up.append(key)
+        if self._wanted("pids_limit")[0] == UNMANAGED and SCOPE_DROPIN in self.owned_files:
+            dropin = next((d for d in self.look["scope_dropins"] if d["path"] == SCOPE_DROPIN), None)
+            if dropin:
+                self._remove_file(SCOPE_DROPIN, dropin["version"])
+
+    def _remove_file(self, path: str, version: str) -> None:
+        self._operation("file_absent", "no longer in the policy", path=path, observed=version)
+
+    # -- what the daemon has to do -------------------------------------------------------------
+    def _hold_restart_if_unsafe(self) -> Json:
+        """Return the plan's ``daemon`` part; drop what would need a restart that is not allowed."""
+        result = {
+            "effect": "none",
+            "why": [],
+            "live_restore_first": False,
+            "allow_container_restart": self.policy.restart_stops_containers,
+        }
+        if not self.running or not self.take_up:
+            return result
+        keys = sorted(set(self.take_up))
+        needs_restart = [key for key in keys if not OPTIONS[key].reload]
+        if needs_restart and self.policy.restart == "never":
+            self._mark(needs_restart, "pending", f"{variable('restart')} is never")
+            keys, needs_restart = [key for key in keys if key not in needs_restart], []
+        if needs_restart and self.alive and not self._live_restore():
+            if not self.policy.restart_stops_containers:
+                self._block(needs_restart)
+                keys, needs_restart = [key for key in keys if key not in needs_restart], []
+        if needs_restart:
+            option = self._option("live-restore")
+            first = bool(self.alive) and option.get("effective") is not True and self._live_restore()
+            return {**result, "effect": "restart", "why": keys, "live_restore_first": first}
+        return {**result, "effect": "reload" if keys else "none", "why": keys}
+
+    def _live_restore(self) -> bool:
+        """Tell whether containers will survive a restart that this plan makes."""
+        planned = [
+            op["value"]
+            for op in self.operations
+            if op["op"] == "json_set" and op["key"] == "live-restore"
+        ]
+        if planned:
+            return bool(planned[0])
+        return self._option("live-restore").get("effective") is True
+
+    def _rows_of(self, keys: list[str]) -> list[Json]:
+        return [r for r in self.rows if r["state"] == "change" and r["setting"].split(".")[0] in keys]
+
+    def _mark(self, keys: list[str], state: str, reason: str) -> None:
+        for item in self._rows_of(keys):
+            item.update(state=state, reason=f"needs a restart of the daemon, and {reason}")
+
+    def _block(self, keys: list[str]) -> None:
+        for item in self._rows_of(keys):
+            item.update(
+                state="blocked",
+                reason="needs a restart of the daemon, which without live-restore ends these containers",
+                affected=_names(self.alive),
+                accept=variable("restart_stops_containers"),
+            )
+        dropped = {"group_present", "user_present", "subid_present"} if "userns-remap" in keys else set()
+        self.operations = [
+            op for op in self.operations if op.get("key") not in keys and op["op"] not in dropped
+        ]

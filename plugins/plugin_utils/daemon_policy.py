@@ -1,0 +1,338 @@
+# Copyright: (c) 2026, the Bulkhead authors
+# Apache License 2.0 (see LICENSE)
+"""The policy of ``docker_daemon``: its variables read, checked and resolved against a profile.
+
+Every setting takes ``profile`` (what the profile in force says), ``unmanaged`` (leave the host's value
+alone) or a value of its own. Nothing here knows a host.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+
+from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import (
+    OPTIONS,
+    PLAIN_LOG_OPTS,
+    release,
+)
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
+
+ROLE = "docker_daemon"
+PROFILE = "profile"
+UNMANAGED = "unmanaged"
+PROFILES = ("auto", "compatible", "strict")
+
+#: The user whose sub-ids containers run as. The only one that Bulkhead creates itself.
+DEFAULT_USERNS_USER = "bulkhead-remap"
+
+#: What each profile sets. None: the profile does not speak of it.
+#: The reasons for the numbers are in roles/docker_daemon/README.md.
+COMPATIBLE: Json = {
+    "live_restore": True,
+    "seccomp_profile": "builtin",
+    "log_opts": {"max-size": "10m", "max-file": "5"},
+    "ulimits": {"nofile": {"soft": 65536, "hard": 524288}},
+    "pids_limit": 2048,
+    "file_modes": True,
+    "userns_remap": None,
+    "icc": None,
+    "no_new_privileges": None,
+    "userland_proxy": None,
+}
+STRICT: Json = {
+    **COMPATIBLE,
+    "ulimits": {"nofile": {"soft": 16384, "hard": 65536}},
+    "pids_limit": 1024,
+    "userns_remap": True,
+    "icc": False,
+    "no_new_privileges": True,
+    "userland_proxy": False,
+}
+PROFILE_VALUES: dict[str, Json] = {"compatible": COMPATIBLE, "strict": STRICT}
+
+#: The settings that are one whole key of daemon.json: policy name, key, CIS Docker 1.8.0 id.
+KEY_SETTINGS: tuple[tuple[str, str, str], ...] = (
+    ("live_restore", "live-restore", "2.16"),
+    ("icc", "icc", "2.2"),
+    ("no_new_privileges", "no-new-privileges", "2.15"),
+    ("userland_proxy", "userland-proxy", "2.17"),
+    ("seccomp_profile", "seccomp-profile", "2.18"),
+)
+
+#: Keys of daemon.json that have a variable of their own.
+OWN_VARIABLE = {
+    **{key: name for name, key, _ in KEY_SETTINGS},
+    "default-ulimits": "ulimits",
+    "log-opts": "log_opts",
+    "userns-remap": "userns_remap",
+}
+
+#: Values that would weaken a host; docker_daemon_options refuses them.
+WEAKENING: dict[str, tuple[object, str]] = {
+    "iptables": (False, "containers would lose their isolation and NAT rules"),
+    "ip6tables": (False, "containers would be reachable over IPv6 without a filter"),
+    "tls": (False, "a daemon on TCP without TLS gives root to whoever reaches it"),
+    "tlsverify": (False, "without client certificates anybody who reaches the API is root"),
+    "allow-direct-routing": (True, "container ports would be reachable past their publishing"),
+    "ip-forward-no-drop": (True, "the host would route for anyone"),
+    "rootless": (True, "a rootless daemon is another installation, not an option"),
+    "security-insecure": (True, "builds could run without any confinement"),
+    "experimental": (True, "CIS 2.19 wants experimental features off in production"),
+    "debug": (True, "CIS 2.3 wants the log level info"),
+}
+
+#: Names of resource limits that the daemon accepts (docker/go-units, ulimit.go).
+ULIMITS = frozenset(
+    "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
+)
+
+
+def variable(name: str) -> str:
+    """Return the public variable behind a policy name: ``icc`` gives ``docker_daemon_icc``."""
+    return f"{ROLE}_{name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """The checked policy.
+
+    ``settings`` maps the names of :data:`COMPATIBLE` to ``profile``, ``unmanaged`` or a value of the
+    right type. The other fields are the variables of the same names.
+    """
+
+    profile: str
+    settings: Json
+    options: Json
+    expect_engine: str
+    userns_user: str
+    userns_start: int
+    userns_size: int
+    userns_accept_hidden_data: bool
+    restart: str
+    restart_stops_containers: bool
+
+
+def _boolean(name: str, value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {"true": True, "yes": True, "false": False, "no": False}
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    raise PolicyError(variable(name), value, "give true or false")
+
+
+def _integer(name: str, value: object, low: int, high: int) -> int:
+    number: int | None = None
+    if isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    elif isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        number = int(value)
+    if number is None or not low <= number <= high:
+        raise PolicyError(variable(name), value, f"give a whole number from {low} to {high}")
+    return number
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str) or len(value) > 4096 or any(ord(c) < 32 for c in value):
+        raise PolicyError(variable(name), value, "give a line of text")
+    return value
+
+
+def _seccomp_profile(name: str, value: object) -> str:
+    text = _text(name, value)
+    if text == "unconfined":
+        raise PolicyError(
+            variable(name),
+            value,
+            "this would switch seccomp off for every container; give builtin or the path of a profile",
+        )
+    if text != "builtin" and not text.startswith("/"):
+        raise PolicyError(variable(name), value, "give builtin or the absolute path of a profile")
+    return text
+
+
+def _log_opts(name: str, value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise PolicyError(variable(name), value, "give a mapping such as {max-size: 10m}")
+    checked = {}
+    for key, item in value.items():
+        if key not in PLAIN_LOG_OPTS:
+            raise PolicyError(
+                f"{variable(name)}[{key}]",
+                item,
+                f"only {', '.join(sorted(PLAIN_LOG_OPTS))} are managed; others may hold credentials",
+            )
+        if isinstance(item, bool) or not isinstance(item, (str, int)) or item == "":
+            raise PolicyError(f"{variable(name)}[{key}]", item, "give a text such as '10m' or '5'")
+        checked[str(key)] = str(item)
+    return checked
+
+
+def _ulimits(name: str, value: object) -> dict[str, dict[str, int]]:
+    if not isinstance(value, dict):
+        raise PolicyError(
+            variable(name), value, "give a mapping such as {nofile: {soft: 65536, hard: 524288}}"
+        )
+    checked = {}
+    for key, item in value.items():
+        where = f"{name}[{key}]"
+        if key == "nproc":
+            raise PolicyError(
+                variable(where),
+                item,
+                "nproc counts per user id over all containers, not per container; "
+                "use docker_daemon_pids_limit",
+            )
+        if key not in ULIMITS:
+            raise PolicyError(variable(where), item, f"the limits are {', '.join(sorted(ULIMITS))}")
+        if not isinstance(item, dict) or set(item) != {"soft", "hard"}:
+            raise PolicyError(variable(where), item, "give {soft: N, hard: N}; -1 is unlimited")
+        limits = {}
+        for side in ("soft", "hard"):
+            limits[side] = (
+                -1
+                if str(item[side]) == "-1"
+                else _integer(f"{where}.{side}", item[side], 0, 2**63 - 1)
+            )
+        if limits["hard"] != -1 and (
+            limits["soft"] == -1 or limits["soft"] > limits["hard"]
+        ):
+            raise PolicyError(
+                variable(where), item, "the soft limit is above the hard one; lower soft or raise hard"
+            )
+        checked[str(key)] = limits
+    return checked
+
+
+def _pids_limit(name: str, value: object) -> int:
+    # Below some tens no ordinary image starts; above, the kernel's own pid limit is what counts.
+    return _integer(name, value, 16, 4194304)
+
+
+_READERS: dict[str, typing.Callable[[str, object], object]] = {
+    "live_restore": _boolean,
+    "icc": _boolean,
+    "no_new_privileges": _boolean,
+    "userland_proxy": _boolean,
+    "userns_remap": _boolean,
+    "file_modes": _boolean,
+    "seccomp_profile": _seccomp_profile,
+    "log_opts": _log_opts,
+    "ulimits": _ulimits,
+    "pids_limit": _pids_limit,
+}
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "boolean": (bool,),
+    "string": (str,),
+    "integer": (int,),
+    "list": (list,),
+    "map": (dict,),
+}
+
+
+def _remote_listeners(value: typing.Sequence[object]) -> list[str]:
+    return [str(item) for item in value if str(item).startswith("tcp:")]
+
+
+def _options(value: object) -> Json:
+    """Check ``docker_daemon_options``: further keys of daemon.json, each with a value of its type."""
+    name = variable("options")
+    if not isinstance(value, dict):
+        raise PolicyError(name, value, "give a mapping of daemon.json keys to values")
+    for key, item in value.items():
+        option = OPTIONS.get(key)
+        where = f"{name}[{key}]"
+        if option is None:
+            near = difflib.get_close_matches(str(key), OPTIONS, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            if key == "default-pids-limit":
+                hint = "; use docker_daemon_pids_limit"
+            raise PolicyError(
+                where, item, f"no engine knows this key, and dockerd does not start with it{hint}"
+            )
+        if key in OWN_VARIABLE:
+            raise PolicyError(where, item, f"use {variable(OWN_VARIABLE[key])} for it")
+        if option.secret:
+            raise PolicyError(
+                where,
+                "(hidden)",
+                "this key may hold credentials and is not managed; write it to daemon.json by other "
+                "means, it is kept there",
+            )
+        if not isinstance(item, _KINDS[option.kind]) or (
+            option.kind == "integer" and isinstance(item, bool)
+        ):
+            raise PolicyError(where, item, f"dockerd wants a {option.kind} here")
+        if option.kind == "map" and any(isinstance(v, dict) and not v for v in item.values()):
+            raise PolicyError(where, item, "an empty member says nothing; leave it out")
+        weak = WEAKENING.get(str(key))
+        if weak and item == weak[0]:
+            raise PolicyError(where, item, f"this would weaken the host: {weak[1]}; leave it out")
+    hosts = value.get("hosts", [])
+    if _remote_listeners(hosts) and value.get("tlsverify") is not True:
+        raise PolicyError(
+            f"{name}[hosts]",
+            _remote_listeners(hosts),
+            "a TCP listener without tlsverify gives root to whoever reaches it; "
+            "set tlsverify, tlscacert, tlscert and tlskey too, or listen on the unix socket alone",
+        )
+    return dict(value)
+
+
+def read(raw: typing.Mapping[str, typing.Any]) -> Policy:
+    """Check a policy as the role hands it in, without a host.
+
+    :param raw: the public variables of ``docker_daemon`` without their prefix.
+    :raises PolicyError: naming the variable, its value and the fix.
+    """
+    if not isinstance(raw, dict):
+        raise PolicyError("policy", raw, "give a mapping of the docker_daemon variables")
+    known = set(_READERS) | {field.name for field in dataclasses.fields(Policy)} - {"settings"}
+    for name in raw:
+        if name not in known:
+            raise PolicyError(variable(str(name)), raw[name], "there is no such variable")
+    profile = raw.get("profile", "auto")
+    if profile not in PROFILES:
+        raise PolicyError(variable("profile"), profile, f"give one of {', '.join(PROFILES)}")
+    settings: Json = {}
+    for name, reader in _READERS.items():
+        value = raw.get(name, PROFILE)
+        settings[name] = value if value in (PROFILE, UNMANAGED) else reader(name, value)
+    expect = _text("expect_engine", raw.get("expect_engine", ""))
+    if expect:
+        try:
+            release(expect)
+        except ValueError:
+            raise PolicyError(
+                variable("expect_engine"), expect, "give an engine version such as 26.1.5"
+            ) from None
+    user = _text("userns_user", raw.get("userns_user", DEFAULT_USERNS_USER))
+    if user in ("", "default", "root") or ":" in user:
+        raise PolicyError(
+            variable("userns_user"),
+            user,
+            "give the name of a user: default lets dockerd pick ranges that may overlap, "
+            "and root switches remapping off",
+        )
+    restart = raw.get("restart", "when_needed")
+    if restart not in ("when_needed", "never"):
+        raise PolicyError(variable("restart"), restart, "give when_needed or never")
+    return Policy(
+        profile=profile,
+        settings=settings,
+        options=_options(raw.get("options", {})),
+        expect_engine=expect,
+        userns_user=user,
+        userns_start=_integer("userns_start", raw.get("userns_start", 0), 0, 2**32 - 65537),
+        userns_size=_integer("userns_size", raw.get("userns_size", 65536), 65536, 2**24),
+        userns_accept_hidden_data=_boolean(
+            "userns_accept_hidden_data", raw.get("userns_accept_hidden_data", False)
+        ),
+        restart=restart,
+        restart_stops_containers=_boolean(
+            "restart_stops_containers", raw.get("restart_stops_containers", False)
+        ),
+    )

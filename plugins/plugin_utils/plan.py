@@ -1,0 +1,132 @@
+# Copyright: (c) 2026, the Bulkhead authors
+# Apache License 2.0 (see LICENSE)
+"""What every planner shares: the shape of a plan, and how plans of several roles become one.
+
+A plan is ``{schema, roles, profile, settings, operations, daemon}``. ``settings`` has one row for each
+setting that a policy speaks of, also for those that need no change; ``operations`` is what
+``docker_host_apply`` would do (docs/schemas/plan.schema.json).
+"""
+
+from __future__ import annotations
+
+import typing
+
+Json = typing.Dict[str, typing.Any]
+
+SCHEMA = "bulkhead.plan/1"
+
+#: What a row can say of its setting.
+#:
+#: ``ok``: in effect. ``change``: this plan changes it. ``pending``: set, and takes effect later.
+#: ``blocked``: wanted, but not safe here; ``accept`` names the variable that accepts it.
+#: ``held_back``: the strict profile would change it, the one in force does not.
+#: ``not_applicable``: has no meaning on this host. ``unmanaged``: the policy leaves it alone.
+STATES = ("ok", "change", "pending", "blocked", "held_back", "not_applicable", "unmanaged")
+
+#: Daemon effects, weakest first.
+EFFECTS = ("none", "reload", "restart")
+
+
+class PolicyError(ValueError):
+    """A policy, or the host that it meets, cannot be planned for.
+
+    :param variable: the variable or file at fault.
+    :param value: what it holds; shown as it is, so never a secret.
+    :param fix: what to do about it, a sentence.
+    """
+
+    def __init__(self, variable: str, value: object, fix: str) -> None:
+        super().__init__(f"{variable} is {value!r}: {fix}")
+        self.variable = variable
+
+
+def row(setting: str, variable: str, state: str, **more: typing.Any) -> Json:
+    """Return one row of a plan's settings.
+
+    :param setting: what it is, as the daemon or the kernel calls it.
+    :param variable: the variable that decides it.
+    :param more: ``wanted``, ``effective``, ``source``, ``control`` (a CIS id), ``reason``,
+        ``affected`` (names of containers, images or volumes), ``accept`` (a variable).
+    """
+    if state not in STATES:
+        raise AssertionError(f"{state} is no state of a setting")
+    base: Json = {
+        "setting": setting,
+        "variable": variable,
+        "state": state,
+        "wanted": None,
+        "effective": None,
+        "source": None,
+        "control": None,
+        "reason": None,
+        "affected": [],
+        "accept": None,
+    }
+    unknown = set(more) - set(base)
+    if unknown:
+        raise AssertionError(f"a row has no {sorted(unknown)}")
+    return {**base, **more}
+
+
+def empty(profile: str | None = None) -> Json:
+    """Return a plan that does nothing."""
+    return {
+        "schema": SCHEMA,
+        "roles": [],
+        "profile": profile,
+        "profile_reason": None,
+        "settings": [],
+        "operations": [],
+        "daemon": {
+            "effect": "none",
+            "why": [],
+            "live_restore_first": False,
+            "allow_container_restart": False,
+        },
+    }
+
+
+def is_empty(plan: Json) -> bool:
+    """Tell whether a plan would change nothing on the host."""
+    return not plan["operations"] and plan["daemon"]["effect"] == "none"
+
+
+def _target(operation: Json) -> tuple[str, ...]:
+    """Return what an operation writes to, so that two roles at the same place are noticed."""
+    kind = "mode" if operation["op"] == "mode" else operation["op"].split("_")[0]
+    fields = ("path", "key", "member", "name", "user")
+    return (kind, *(str(operation[field]) for field in fields if operation.get(field)))
+
+
+def merge(plans: typing.Sequence[Json]) -> Json:
+    """Make one plan of the plans of several roles, in their order.
+
+    :raises PolicyError: two roles would write to the same place, or their profiles differ.
+    """
+    merged = empty()
+    owners: dict[tuple[str, ...], str] = {}
+    for plan in plans:
+        if plan.get("schema") != SCHEMA:
+            raise PolicyError("plan", plan.get("schema"), f"hand in plans of schema {SCHEMA}")
+        merged["roles"] += plan["roles"]
+        merged["settings"] += plan["settings"]
+        for operation in plan["operations"]:
+            other = owners.setdefault(_target(operation), operation["role"])
+            if other != operation["role"]:
+                raise PolicyError(
+                    operation.get("path") or operation["op"],
+                    operation["role"],
+                    f"the role {other} writes there too; let one of the two manage it",
+                )
+            merged["operations"].append(operation)
+        if plan["profile"] is not None:
+            if merged["profile"] not in (None, plan["profile"]):
+                raise PolicyError("profile", plan["profile"], f"other roles use {merged['profile']}")
+            merged["profile"] = plan["profile"]
+            merged["profile_reason"] = plan["profile_reason"]
+        daemon, more = merged["daemon"], plan["daemon"]
+        daemon["effect"] = max(daemon["effect"], more["effect"], key=EFFECTS.index)
+        daemon["why"] = daemon["why"] + more["why"]
+        for flag in ("live_restore_first", "allow_container_restart"):
+            daemon[flag] = daemon[flag] or more[flag]
+    return merged

@@ -1,0 +1,220 @@
+"""Observations made to measure, for tests of what is decided from them."""
+
+from __future__ import annotations
+
+import copy
+import typing
+
+Json = typing.Dict[str, typing.Any]
+
+VERSION = "1-2-3-4-5"
+
+
+def option(configured: object = None, effective: object = None, **more: typing.Any) -> Json:
+    """Return one entry of ``engine.options``."""
+    entry: Json = {"source": None, "where": None, "read_from": "api", **more}
+    if configured is not None:
+        entry["configured"] = configured
+    if effective is not None:
+        entry["effective"] = effective
+    return entry
+
+
+def container(name: str = "web", **config: typing.Any) -> Json:
+    """Return one running container with Docker's defaults."""
+    return {
+        "id": name * 16,
+        "name": name,
+        "image": "shop:1",
+        "image_id": "sha256:1",
+        "state": "running",
+        "labels": {},
+        "config": {
+            "network_mode": "bridge",
+            "ports": [],
+            "pids_limit": None,
+            "security_opt": [],
+            **config,
+        },
+        "kernel": {"pids_current": 3, "pids_max": 2338},
+    }
+
+
+def file(path: str, kind: str, mode: str, control: str, **more: typing.Any) -> Json:
+    """Return one entry of ``files``, owned by root."""
+    return {
+        "path": path,
+        "kind": kind,
+        "control": [control],
+        "type": "socket" if kind == "socket" else "file",
+        "mode": mode,
+        "uid": 0,
+        "gid": 0,
+        "owner": "root",
+        "group": "root",
+        "version": VERSION,
+        "attributes": [],
+        **more,
+    }
+
+
+_STOCK: Json = {
+    "schema": "bulkhead.observation/1",
+    "unread": [],
+    "os": {"init": "systemd", "cgroup_version": 2, "default_tasks_max": 2338, "id": "debian"},
+    "engine": {
+        "state": "running",
+        "reason": None,
+        "version": "26.1.5+dfsg1",
+        "rootless": False,
+        "config_loaded": True,
+        "options": {
+            "live-restore": option(effective=False),
+            "icc": option(effective=True),
+            "no-new-privileges": option(effective=False),
+            "userns-remap": option(effective=False),
+            "seccomp-profile": option(effective="builtin"),
+            "log-driver": option(effective="json-file"),
+            "hosts": option(["fd://"], ["fd://"], source="flag", where="docker.service"),
+        },
+        "info": {"cgroup_driver": "systemd", "swarm": "inactive", "userns": False},
+    },
+    "daemon_config": {
+        "path": "/etc/docker/daemon.json",
+        "state": "absent",
+        "reason": None,
+        "version": "absent",
+        "attributes": [],
+        "read_only_filesystem": False,
+        "byte_order_mark": False,
+        "duplicate_keys": [],
+        "keys": {},
+    },
+    "containers": [],
+    "images": [],
+    "volumes": [],
+    "files": [
+        file("/usr/lib/systemd/system/docker.service", "unit", "0644", "3.2"),
+        file("/etc/docker", "directory", "0755", "3.6", type="directory"),
+        file("/run/docker.sock", "socket", "0660", "3.16", gid=999, group="docker"),
+    ],
+    "units": {"docker.socket": {"load_state": "loaded", "socket_mode": "0660"}},
+    "scope_dropins": [],
+    "subids": {"subuid": [], "subgid": [], "subuid_version": "v1", "subgid_version": "v2"},
+    "users": {
+        "users": [{"name": "root", "uid": 0, "gid": 0}],
+        "groups": [{"name": "root", "gid": 0, "members": []}],
+    },
+    "lsm": {},
+    "sysctls": {"user.max_user_namespaces": "7000"},
+    "modules": {"br_netfilter": "available"},
+    "bulkhead": {"state": "absent", "reason": None, "profile": None, "owned": {}},
+}
+
+
+def stock(**sections: typing.Any) -> Json:
+    """Return a stock host without containers; ``sections`` replace or, for mappings, update."""
+    look = copy.deepcopy(_STOCK)
+    for name, value in sections.items():
+        if isinstance(value, dict) and isinstance(look.get(name), dict):
+            look[name].update(copy.deepcopy(value))
+        else:
+            look[name] = copy.deepcopy(value)
+    return look
+
+
+def with_file(look: Json, keys: Json, loaded: bool = True) -> Json:
+    """Return the observation of a host whose daemon.json holds ``keys``."""
+    look = copy.deepcopy(look)
+    entries: Json = {}
+    kinds = {bool: "boolean", str: "string", int: "integer", list: "list", dict: "map"}
+    for key, value in keys.items():
+        entry: Json = {"type": kinds[type(value)]}
+        if isinstance(value, dict):
+            entry["members"] = {
+                m: {"type": kinds[type(v)], "value": v} for m, v in value.items()
+            }
+        else:
+            entry["value"] = value
+        entries[key] = entry
+        shown = look["engine"]["options"].setdefault(key, option())
+        shown.update(configured=value, source="file", where="/etc/docker/daemon.json")
+        if loaded and look["engine"]["state"] == "running":
+            shown["effective"] = value
+    look["daemon_config"].update(state="valid", version=VERSION, keys=entries)
+    look["engine"]["config_loaded"] = loaded
+    return look
+
+
+def apply(look: Json, plan: Json) -> Json:
+    """Return the observation of the host after a plan, as a model of what the host would show."""
+    look = copy.deepcopy(look)
+    file_keys: Json = {}
+    for key, entry in look["daemon_config"]["keys"].items():
+        file_keys[key] = (
+            {m: v["value"] for m, v in entry["members"].items()}
+            if "members" in entry
+            else entry.get("value")
+        )
+    owned = look["bulkhead"].setdefault("owned", {}).setdefault("docker_daemon", [])
+    for op in plan["operations"]:
+        kind = op["op"]
+        if kind == "json_set":
+            if "member" in op:
+                file_keys.setdefault(op["key"], {})[op["member"]] = op["value"]
+            else:
+                file_keys[op["key"]] = op["value"]
+            owned.append({"kind": "json_key", "path": op["path"], "key": op["key"],
+                          "member": op.get("member"), "intact": True})  # fmt: skip
+        elif kind in ("json_remove", "disown"):
+            owned[:] = [
+                i for i in owned
+                if (i.get("key"), i.get("member")) != (op["key"], op.get("member"))
+            ]  # fmt: skip
+            if kind == "json_remove":
+                if "member" in op:
+                    file_keys[op["key"]].pop(op["member"])
+                else:
+                    file_keys.pop(op["key"])
+        elif kind == "file_present":
+            owned.append({"kind": "file", "path": op["path"], "intact": True})
+            if "docker-.scope.d" in op["path"]:
+                limit = int(op["content"].rsplit("TasksMax=", 1)[1])
+                look["scope_dropins"] = [
+                    {"path": op["path"], "tasks_max": limit, "version": VERSION}
+                ]
+            else:
+                look["units"]["docker.socket"]["socket_mode"] = op["content"].strip()[-4:]
+        elif kind == "file_absent":
+            look["scope_dropins"] = []
+            owned[:] = [i for i in owned if i.get("path") != op["path"]]
+        elif kind == "mode":
+            item = next(f for f in look["files"] if f["path"] == op["path"])
+            item["mode"] = op["mode"] or item["mode"]
+            if op["owner"]:
+                item.update(uid=0, owner="root")
+            if op["group"]:
+                item.update(gid=0, group="root")
+        elif kind == "group_present":
+            look["users"]["groups"].append({"name": op["name"], "gid": 990, "members": []})
+        elif kind == "user_present":
+            look["users"]["users"].append({"name": op["name"], "uid": 990, "gid": 990})
+        elif kind == "subid_present":
+            for name in ("subuid", "subgid"):
+                look["subids"][name].append({"name": op["user"], **op[name]})
+        else:
+            raise AssertionError(kind)
+    if not file_keys and look["daemon_config"]["state"] == "absent":
+        return look
+    gone = [k for k in look["daemon_config"]["keys"] if k not in file_keys]
+    for key in gone:
+        look["engine"]["options"].pop(key, None)
+        if key in _STOCK["engine"]["options"]:
+            look["engine"]["options"][key] = copy.deepcopy(_STOCK["engine"]["options"][key])
+    loaded = plan["daemon"]["effect"] == "restart" or look["engine"]["config_loaded"]
+    before = look["engine"]["options"]
+    after = with_file(look, file_keys, loaded)
+    if "userns-remap" in file_keys:
+        after["engine"]["options"]["userns-remap"]["effective"] = True
+    del before
+    return after

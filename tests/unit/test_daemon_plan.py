@@ -1,0 +1,471 @@
+"""Tests of the planner of docker_daemon: what it plans, refuses, holds back and leaves alone."""
+
+from __future__ import annotations
+
+import copy
+import typing
+
+import pytest
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
+    daemon_plan,
+    daemon_policy,
+    plan as plans,
+)
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import PolicyError
+
+from tests.unit import observations as obs
+
+Json = typing.Dict[str, typing.Any]
+
+
+def planned(look: Json, **policy: typing.Any) -> Json:
+    return daemon_plan.plan(look, daemon_policy.read(policy))
+
+
+def rows(plan: Json) -> dict[str, Json]:
+    return {row["setting"]: row for row in plan["settings"]}
+
+
+def sets(plan: Json) -> Json:
+    found: Json = {}
+    for op in plan["operations"]:
+        if op["op"] == "json_set":
+            found[op["key"] + ("." + op["member"] if "member" in op else "")] = op["value"]
+    return found
+
+
+def kinds(plan: Json) -> list[str]:
+    return [op["op"] for op in plan["operations"]]
+
+
+# -- profiles ------------------------------------------------------------------------------------
+def test_an_empty_stock_host_becomes_strict() -> None:
+    plan = planned(obs.stock())
+    assert plan["profile"] == "strict"
+    assert sets(plan) == {
+        "live-restore": True,
+        "icc": False,
+        "no-new-privileges": True,
+        "userland-proxy": False,
+        "log-opts.max-size": "10m",
+        "log-opts.max-file": "5",
+        "default-ulimits.nofile": {"Name": "nofile", "Hard": 65536, "Soft": 16384},
+        "userns-remap": "bulkhead-remap",
+    }
+    assert kinds(plan)[-1] == "file_present"
+    assert {"group_present", "user_present", "subid_present"} <= set(kinds(plan))
+    assert plan["daemon"] == {
+        "effect": "restart",
+        "why": sorted(
+            ["live-restore", "icc", "no-new-privileges", "userland-proxy", "log-opts",
+             "default-ulimits", "userns-remap"]
+        ),
+        "live_restore_first": False,
+        "allow_container_restart": False,
+    }  # fmt: skip
+
+
+def test_a_used_stock_host_becomes_compatible_and_names_what_strict_would_affect() -> None:
+    look = obs.stock(
+        containers=[obs.container("web", ports=[{}]), obs.container("job", network_mode="host")],
+        images=[{"id": "sha256:1", "tags": ["shop:1"], "bulkhead": False}],
+    )
+    plan = planned(look)
+    assert plan["profile"] == "compatible"
+    assert set(sets(plan)) == {
+        "live-restore", "log-opts.max-size", "log-opts.max-file", "default-ulimits.nofile"
+    }  # fmt: skip
+    held = {name: row["affected"] for name, row in rows(plan).items() if row["state"] == "held_back"}
+    assert held == {
+        "icc": ["web"],
+        "no-new-privileges": ["job", "web"],
+        "userland-proxy": ["web"],
+        "userns-remap": ["job", "web"],
+    }
+    assert plan["daemon"]["effect"] == "restart"
+    assert plan["daemon"]["live_restore_first"] is True
+
+
+def test_once_strict_a_host_stays_strict() -> None:
+    look = obs.stock(containers=[obs.container()], bulkhead={"state": "ok", "profile": "strict"})
+    assert planned(look)["profile"] == "strict"
+    assert planned(look, profile="compatible")["profile"] == "compatible"
+
+
+def test_containers_of_bulkhead_do_not_make_a_host_used() -> None:
+    ours = obs.container("bulkhead-health-1")
+    ours["labels"] = {"bulkhead.role": "health"}
+    assert planned(obs.stock(containers=[ours]))["profile"] == "strict"
+
+
+def test_a_stopped_engine_is_planned_for_compatibly_and_not_started() -> None:
+    look = obs.stock(containers=None, images=None, volumes=None)
+    look["engine"].update(state="stopped", info=None, config_loaded=None, options={})
+    plan = planned(look)
+    assert plan["profile"] == "compatible"
+    assert plan["daemon"]["effect"] == "none"
+    assert sets(plan)["live-restore"] is True
+
+
+def test_before_docker_is_installed_everything_is_planned_for_its_first_start() -> None:
+    look = obs.stock(containers=None, images=None, volumes=None)
+    look["engine"].update(state="absent", version=None, info=None, config_loaded=None, options={})
+    plan = planned(look)
+    assert plan["profile"] == "strict"
+    assert "userns-remap" in sets(plan)
+    assert plan["daemon"]["effect"] == "none"
+    with pytest.raises(PolicyError, match="firewall-backend"):
+        planned(look, options={"firewall-backend": "iptables"}, expect_engine="28.5.2")
+
+
+# -- idempotence ---------------------------------------------------------------------------------
+@pytest.mark.parametrize("containers", [[], [obs.container()]])
+def test_a_plan_applied_plans_to_nothing(containers: list[Json]) -> None:
+    look = obs.stock(containers=containers)
+    plan = planned(look)
+    again = planned(obs.apply(look, plan), profile=plan["profile"])
+    assert plans.is_empty(again), again["operations"]
+
+
+def test_what_the_policy_no_longer_sets_is_removed_and_only_that() -> None:
+    look = obs.with_file(obs.stock(containers=[obs.container()]), {"dns": ["10.0.0.1"]})
+    first = obs.apply(look, planned(look, options={"log-level": "warn"}))
+    plan = planned(first)
+    removed = [(op["op"], op["key"]) for op in plan["operations"]]
+    assert removed == [("json_remove", "log-level")]
+
+
+def test_a_key_that_somebody_changed_since_is_disowned_not_removed() -> None:
+    look = obs.with_file(obs.stock(containers=[obs.container()]), {"log-level": "debug"})
+    look["bulkhead"] = {
+        "state": "ok", "reason": None, "profile": "compatible",
+        "owned": {"docker_daemon": [
+            {"kind": "json_key", "path": "/etc/docker/daemon.json", "key": "log-level", "intact": False}
+        ]},
+    }  # fmt: skip
+    assert "disown" in kinds(planned(look))
+    assert "json_remove" not in kinds(planned(look))
+
+
+# -- foreign values ------------------------------------------------------------------------------
+def test_compatible_leaves_what_somebody_else_set_and_says_so() -> None:
+    look = obs.with_file(
+        obs.stock(containers=[obs.container()]),
+        {"live-restore": False, "log-opts": {"max-size": "1g", "max-file": "9"}},
+    )
+    plan = planned(look)
+    assert "live-restore" not in sets(plan)
+    assert "log-opts.max-size" not in sets(plan)
+    assert rows(plan)["live-restore"]["state"] == "held_back"
+    assert "max-size" in rows(plan)["log-opts"]["reason"]
+    assert sets(planned(look, live_restore=True))["live-restore"] is True
+
+
+def test_a_flag_is_named_and_no_key_is_written_beside_it() -> None:
+    look = obs.stock(containers=[obs.container()])
+    look["engine"]["options"]["live-restore"] = obs.option(
+        False, False, source="environment", where="/etc/default/docker"
+    )
+    plan = planned(look)
+    assert "live-restore" not in sets(plan)
+    assert rows(plan)["live-restore"]["state"] == "blocked"
+    assert "/etc/default/docker" in rows(plan)["live-restore"]["reason"]
+
+
+def test_log_rotation_only_where_the_driver_writes_files() -> None:
+    look = obs.stock()
+    look["engine"]["options"]["log-driver"]["effective"] = "journald"
+    assert rows(planned(look))["log-opts"]["state"] == "not_applicable"
+
+
+# -- restarts ------------------------------------------------------------------------------------
+def test_reload_is_enough_when_every_changed_key_is_reloadable() -> None:
+    look = obs.stock(containers=[obs.container()])
+    plan = planned(look, profile="compatible", log_opts="unmanaged", ulimits="unmanaged")
+    assert plan["daemon"]["effect"] == "reload"
+    assert plan["daemon"]["why"] == ["live-restore"]
+
+
+def test_swarm_cannot_live_restore_so_a_restart_with_containers_is_blocked_by_name() -> None:
+    look = obs.stock(containers=[obs.container("task1")])
+    look["engine"]["info"]["swarm"] = "active"
+    plan = planned(look)
+    assert rows(plan)["live-restore"]["state"] == "not_applicable"
+    blocked = rows(plan)["default-ulimits"]
+    assert blocked["state"] == "blocked"
+    assert blocked["affected"] == ["task1"]
+    assert blocked["accept"] == "docker_daemon_restart_stops_containers"
+    assert sets(plan) == {}
+    assert plan["daemon"]["effect"] == "none"
+    accepted = planned(look, restart_stops_containers=True)
+    assert accepted["daemon"]["effect"] == "restart"
+    assert accepted["daemon"]["allow_container_restart"] is True
+
+
+def test_restart_never_writes_the_file_and_reports_what_waits() -> None:
+    look = obs.stock(containers=[obs.container()])
+    plan = planned(look, restart="never")
+    assert plan["daemon"]["effect"] == "reload"
+    assert rows(plan)["default-ulimits"]["state"] == "pending"
+    after = obs.apply(look, plan)
+    after["engine"]["config_loaded"] = False
+    assert plans.is_empty(planned(after, restart="never"))
+
+
+def test_a_file_changed_after_the_daemon_started_leads_to_a_restart() -> None:
+    look = obs.with_file(obs.stock(), {"icc": False}, loaded=False)
+    look["engine"]["options"]["icc"]["effective"] = True
+    plan = planned(look, profile="strict", userns_remap="unmanaged")
+    assert "icc" in plan["daemon"]["why"]
+    assert "icc" not in sets(plan)
+
+
+def test_docker0_that_keeps_its_old_state_is_pending_not_a_restart_for_ever() -> None:
+    look = obs.with_file(obs.stock(containers=[obs.container()]), {"icc": False})
+    look["engine"]["options"]["icc"]["effective"] = True
+    plan = planned(look, profile="compatible", icc=False)
+    assert rows(plan)["icc"]["state"] == "pending"
+    assert "icc" not in plan["daemon"]["why"]
+
+
+# -- user namespaces -----------------------------------------------------------------------------
+def test_userns_names_what_would_be_hidden_and_the_accepting_variable() -> None:
+    look = obs.stock(
+        images=[{"id": "sha256:1", "tags": ["shop:1"], "bulkhead": False},
+                {"id": "sha256:2", "tags": [], "bulkhead": True}],
+        volumes=[{"name": "data"}],
+    )  # fmt: skip
+    row = rows(planned(look))["userns-remap"]
+    assert row["state"] == "blocked"
+    assert row["affected"] == ["image shop:1", "volume data"]
+    assert row["accept"] == "docker_daemon_userns_accept_hidden_data"
+    accepted = planned(look, userns_accept_hidden_data=True)
+    assert sets(accepted)["userns-remap"] == "bulkhead-remap"
+
+
+def test_userns_is_never_switched_under_running_containers() -> None:
+    look = obs.stock(containers=[obs.container()])
+    row = rows(planned(look, userns_remap=True, userns_accept_hidden_data=True))["userns-remap"]
+    assert row["state"] == "blocked"
+    assert row["accept"] is None
+    assert row["affected"] == ["web"]
+
+
+def test_userns_once_on_stays_on() -> None:
+    look = obs.with_file(obs.stock(containers=[obs.container()]), {"userns-remap": "bulkhead-remap"})
+    look["engine"]["options"]["userns-remap"]["effective"] = True
+    look["bulkhead"] = {
+        "state": "ok", "reason": None, "profile": "strict",
+        "owned": {"docker_daemon": [
+            {"kind": "json_key", "path": "/etc/docker/daemon.json", "key": "userns-remap", "intact": True}
+        ]},
+    }  # fmt: skip
+    plan = planned(look, profile="compatible")
+    assert "json_remove" not in kinds(plan)
+    assert rows(plan)["userns-remap"]["state"] == "ok"
+
+
+def test_userns_needs_a_kernel_that_gives_them() -> None:
+    row = rows(planned(obs.stock(sysctls={"user.max_user_namespaces": "0"})))["userns-remap"]
+    assert row["state"] == "blocked"
+    assert "user.max_user_namespaces" in row["reason"]
+
+
+def test_userns_and_an_explicit_containerd_snapshotter_exclude_each_other() -> None:
+    look = obs.with_file(obs.stock(), {"features": {"containerd-snapshotter": True}})
+    assert "containerd-snapshotter" in rows(planned(look))["userns-remap"]["reason"]
+
+
+def test_the_range_overlaps_nobody() -> None:
+    look = obs.stock(
+        subids={
+            "subuid": [{"name": "a", "start": 100000, "count": 200000}],
+            "subgid": [{"name": "b", "start": 400000, "count": 65536}],
+            "subuid_version": "v", "subgid_version": "w",
+        }
+    )  # fmt: skip
+    op = next(o for o in planned(look)["operations"] if o["op"] == "subid_present")
+    start, end = op["subuid"]["start"], op["subuid"]["start"] + 65535
+    assert start >= 300000
+    assert not (start <= 465535 and end >= 400000)
+    assert op["subgid"] == op["subuid"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ({"userns_start": 100500}, "overlap alice"),
+        ({"userns_user": "nobody-here"}, "no such user"),
+    ],
+)
+def test_ranges_and_users_that_cannot_work_are_refused(policy: Json, said: str) -> None:
+    look = obs.stock(
+        subids={
+            "subuid": [{"name": "alice", "start": 100000, "count": 65536}],
+            "subgid": [], "subuid_version": "v", "subgid_version": "w",
+        }
+    )  # fmt: skip
+    with pytest.raises(PolicyError, match=said):
+        planned(look, **policy)
+
+
+# -- PIDs limit ----------------------------------------------------------------------------------
+def test_the_pids_default_never_raises_what_systemd_gives() -> None:
+    plan = planned(obs.stock(), pids_limit=5000)
+    assert "file_present" not in kinds(plan)
+    assert rows(plan)["pids limit of a container"]["effective"] == 2338
+
+
+def test_a_container_near_the_limit_blocks_it_by_name() -> None:
+    busy = obs.container("busy")
+    busy["kernel"]["pids_current"] = 600
+    bounded = obs.container("bounded", pids_limit=900)
+    bounded["kernel"]["pids_current"] = 800
+    row = rows(planned(obs.stock(containers=[busy, bounded]), pids_limit=1000))[
+        "pids limit of a container"
+    ]
+    assert row["state"] == "blocked"
+    assert row["affected"] == ["busy"]
+
+
+def test_the_cgroupfs_driver_has_no_scopes() -> None:
+    look = obs.stock()
+    look["engine"]["info"]["cgroup_driver"] = "cgroupfs"
+    row = rows(planned(look))["pids limit of a container"]
+    assert row["state"] == "not_applicable"
+    assert "cgroupfs" in row["reason"]
+
+
+def test_running_containers_above_the_limit_are_pending() -> None:
+    look = obs.stock(
+        containers=[obs.container()],
+        scope_dropins=[{"path": daemon_plan.SCOPE_DROPIN, "tasks_max": 2048, "version": "v"}],
+    )
+    row = rows(planned(look))["pids limit of a container"]
+    assert (row["state"], row["affected"]) == ("pending", ["web"])
+
+
+# -- modes ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("kind", "mode", "wanted"),
+    [
+        ("unit", "0666", "0644"),
+        ("unit", "0600", None),
+        ("directory", "0777", "0755"),
+        ("socket", "0666", "0660"),
+        ("certificate", "0644", "0444"),
+        ("key", "0640", "0400"),
+        ("config", "4755", "0644"),
+    ],
+)
+def test_modes_only_ever_lose_bits(kind: str, mode: str, wanted: str | None) -> None:
+    look = obs.stock(files=[obs.file("/x", kind, mode, "3.2")])
+    ops = [op for op in planned(look)["operations"] if op["op"] == "mode"]
+    assert [op["mode"] for op in ops] == ([wanted] if wanted else [])
+
+
+def test_a_wide_socket_unit_gets_a_drop_in() -> None:
+    look = obs.stock(units={"docker.socket": {"load_state": "loaded", "socket_mode": "0666"}})
+    op = next(o for o in planned(look)["operations"] if o.get("path") == daemon_plan.SOCKET_DROPIN)
+    assert "SocketMode=0660" in op["content"]
+
+
+# -- bad input -----------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ({"profile": "paranoid"}, ["docker_daemon_profile", "paranoid", "strict"]),
+        ({"icc": "maybe"}, ["docker_daemon_icc", "maybe", "true or false"]),
+        ({"pids_limit": 3}, ["docker_daemon_pids_limit", "3", "16"]),
+        ({"pids_limit": "many"}, ["docker_daemon_pids_limit", "many"]),
+        ({"pids_limit": True}, ["docker_daemon_pids_limit", "True"]),
+        ({"ulimits": {"nofile": {"soft": 9, "hard": 8}}}, ["docker_daemon_ulimits[nofile]", "soft"]),
+        ({"ulimits": {"nofile": {"soft": -1, "hard": 8}}}, ["docker_daemon_ulimits[nofile]"]),
+        ({"ulimits": {"nproc": {"soft": 1, "hard": 2}}}, ["nproc", "docker_daemon_pids_limit"]),
+        ({"ulimits": {"files": {"soft": 1, "hard": 2}}}, ["docker_daemon_ulimits[files]", "nofile"]),
+        ({"ulimits": {"nofile": 8}}, ["docker_daemon_ulimits[nofile]", "soft"]),
+        ({"log_opts": {"splunk-token": "s3"}}, ["splunk-token", "credentials"]),
+        ({"log_opts": ["max-size"]}, ["docker_daemon_log_opts"]),
+        ({"seccomp_profile": "unconfined"}, ["docker_daemon_seccomp_profile", "unconfined"]),
+        ({"seccomp_profile": "my.json"}, ["docker_daemon_seccomp_profile", "absolute path"]),
+        ({"userns_user": "default"}, ["docker_daemon_userns_user", "default"]),
+        ({"userns_size": 10}, ["docker_daemon_userns_size", "65536"]),
+        ({"options": {"icc": False}}, ["docker_daemon_options[icc]", "docker_daemon_icc"]),
+        ({"options": {"log-levl": "info"}}, ["log-levl", "log-level"]),
+        ({"options": {"default-pids-limit": 5}}, ["docker_daemon_pids_limit"]),
+        ({"options": {"debug": "yes"}}, ["docker_daemon_options[debug]", "boolean"]),
+        ({"options": {"mtu": True}}, ["docker_daemon_options[mtu]", "integer"]),
+        ({"options": {"iptables": False}}, ["iptables", "weaken"]),
+        ({"options": {"hosts": ["tcp://0.0.0.0:2375"]}}, ["hosts", "tlsverify"]),
+        ({"options": "icc=false"}, ["docker_daemon_options", "mapping"]),
+        ({"restart": "always"}, ["docker_daemon_restart", "never"]),
+        ({"expect_engine": "new"}, ["docker_daemon_expect_engine", "26.1.5"]),
+        ({"iccc": True}, ["docker_daemon_iccc", "no such variable"]),
+    ],
+)
+def test_bad_policies_name_variable_value_and_fix(policy: Json, words: list[str]) -> None:
+    with pytest.raises(PolicyError) as caught:
+        planned(obs.stock(), **policy)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_secret_never_stands_in_an_error() -> None:
+    with pytest.raises(PolicyError) as caught:
+        planned(obs.stock(), options={"proxies": {"http-proxy": "http://u:hunter2@p"}})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"state": "invalid", "reason": "line 3 column 5"}, "line 3 column 5"),
+        ({"state": "empty"}, "empty"),
+        ({"state": "not_an_object"}, "one JSON object"),
+        ({"state": "valid", "duplicate_keys": ["icc"]}, "more than once"),
+        ({"state": "symlink"}, "symbolic link"),
+        ({"state": "valid", "attributes": ["immutable"]}, "chattr"),
+        ({"state": "valid", "read_only_filesystem": True}, "writable"),
+    ],
+)
+def test_a_daemon_json_that_cannot_be_merged_into_is_refused(config: Json, said: str) -> None:
+    with pytest.raises(PolicyError, match=said) as caught:
+        planned(obs.stock(daemon_config=config))
+    assert "/etc/docker/daemon.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"bulkhead": {"state": "foreign", "reason": "a link"}}, "/var/lib/bulkhead"),
+        ({"bulkhead": {"state": "newer", "reason": "schema 9"}}, "schema 9"),
+        ({"containers": None}, "become"),
+        ({"schema": "bulkhead.observation/9"}, "bulkhead.observation/1"),
+    ],
+)
+def test_a_look_that_cannot_be_trusted_is_refused(change: Json, said: str) -> None:
+    with pytest.raises(PolicyError, match=said):
+        planned(obs.stock(**change))
+
+
+def test_a_broken_daemon_is_not_planned_for() -> None:
+    look = obs.stock()
+    look["engine"].update(state="broken", reason="exit status 1")
+    with pytest.raises(PolicyError, match="exit status 1"):
+        planned(look)
+
+
+def test_planning_changes_neither_observation_nor_policy() -> None:
+    look, policy = obs.stock(), {"options": {"log-level": "info"}}
+    before = copy.deepcopy((look, policy))
+    planned(look, **policy)
+    assert (look, policy) == before
+
+
+def test_every_public_default_is_read() -> None:
+    import pathlib
+
+    import yaml
+
+    defaults = yaml.safe_load(pathlib.Path("roles/docker_daemon/defaults/main.yml").read_text())
+    daemon_policy.read({k.removeprefix("docker_daemon_"): v for k, v in defaults.items()})
