@@ -100,7 +100,7 @@ class Door(ActionBase):  # type: ignore[misc]  # ActionBase is untyped
         if isinstance(answer.get("observation"), dict):
             result["observation"] = for_plans(answer["observation"])
         if document:
-            keep = ("observation", "transaction", "running_containers", "plan")
+            keep = ("observation", "transaction", "running_containers", "plan", "diff")
             whole = {k: answer[k] for k in keep if k in answer}
             try:
                 result["digest"] = store(whole, document)
