@@ -24,7 +24,7 @@ lint types unit bench molecule demo: export ANSIBLE_COLLECTIONS_PATH := $(CURDIR
 ##@ See it
 .PHONY: demo
 demo: ## Harden a disposable Docker host and show what changed
-	@$(WITH_LAB) -- tools/demo
+	@$(WITH_LAB) -- tools/demo/run
 
 .PHONY: harden
 harden: ## Harden your hosts: make harden INVENTORY=path LIMIT=pattern ARGS='--check --diff'
