@@ -339,8 +339,8 @@ class _Planner:
         option = self._option(key)
         common: Json = {
             "wanted": wanted,
-            "effective": option.get("effective"),
-            "source": option.get("where") or option.get("source"),
+            "effective": option.get("effective", self._default_in_effect(key)),
+            "source": option.get("where") or option.get("source") or "default",
             "control": control,
         }
         setting = setting or key
@@ -379,6 +379,12 @@ class _Planner:
         self._row(name, setting, "change", **common, reason=self._applies(key))
         why = f"CIS {control}" if control else variable(name)
         self._set_key(key, wanted, why, now=option.get("effective") != wanted or not self.running)
+
+    def _default_in_effect(self, key: str) -> object:
+        """Return what a running daemon does about a key that nobody set."""
+        if not self.running or self._option(key).get("configured") is not None:
+            return None
+        return _DEFAULTS.get(key)
 
     def _is_default(self, key: str, wanted: object, option: Json) -> bool:
         if self.running and "effective" in option:
