@@ -21,6 +21,9 @@ S ?=
 lint types unit bench molecule demo: export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 lint types unit bench molecule demo: export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/playbooks/collections
 
+# For your own hosts, your own configuration counts, if there is one.
+harden: export ANSIBLE_CONFIG ?= $(CURDIR)/ansible.cfg
+
 ##@ See it
 .PHONY: demo
 demo: ## Harden a disposable Docker host and show what changed
@@ -67,7 +70,7 @@ build: ## Build the collection into build/
 	@$(WITH_TOOLS) -- ansible-galaxy collection build --force --output-path build
 
 .PHONY: changelog
-changelog: ## Turn the waiting fragments into the notes of galaxy.yml's version
+changelog: ## Release galaxy.yml's version: turn the waiting fragments into its notes
 	@$(WITH_TOOLS) -- antsibull-changelog release
 
 ##@ Housekeeping

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
+from pathlib import Path
 
-from . import hosts, images, kinds, machine, tools
+from . import boot, hosts, kinds, lifecycle, tools
 from .errors import LabError
 
 
@@ -22,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LabError as error:
         print(f"lab: error: {error}", file=sys.stderr)
         return 1
-    except machine.Interrupted as signal:
+    except lifecycle.Interrupted as signal:
         print(f"lab: stopped by {signal}", file=sys.stderr)
         return 128 + signal.number
     except KeyboardInterrupt:
@@ -45,18 +44,27 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="boot new hosts, in parallel, and wait for them")
     up.add_argument(
         "hosts",
-        nargs="+",
+        nargs="*",
         metavar="NAME",
         help="host name; NAME,kind=K,memory=MIB,cpus=N overrides the options for one host",
+    )
+    up.add_argument(
+        "--platforms",
+        metavar="FILE",
+        help="boot the platforms of this molecule.yml; their kind, memory and cpus count",
     )
     up.add_argument("--kind", default="trixie", help="kind of host (default: %(default)s)")
     up.add_argument("--memory", type=int, default=1536, metavar="MIB", help="default: %(default)s")
     up.add_argument("--cpus", type=int, default=2, metavar="N", help="default: %(default)s")
+    up.add_argument("--cold", action="store_true", help="boot, rather than wake a booted host")
     _add_timeout(up)
     _add_json(up)
     up.set_defaults(run=_up)
 
     listing = commands.add_parser("list", help="show the hosts")
+    listing.add_argument(
+        "--all", action="store_true", help="those of every state directory, as Molecule's"
+    )
     _add_json(listing)
     listing.set_defaults(run=_list)
 
@@ -100,7 +108,7 @@ def _add_timeout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout",
         type=float,
-        default=os.environ.get("BULKHEAD_LAB_TIMEOUT", str(machine.DEADLINE)),
+        default=os.environ.get("BULKHEAD_LAB_TIMEOUT", str(boot.DEADLINE)),
         metavar="SECONDS",
         help="time that each host has to become ready (default: %(default)s)",
     )
@@ -109,9 +117,9 @@ def _add_timeout(parser: argparse.ArgumentParser) -> None:
 def parse_host(text: str, default: hosts.Spec) -> hosts.Spec:
     """Read ``NAME[,kind=K][,memory=MIB][,cpus=N]``. Raises LabError that shows the form."""
     name, *settings = text.split(",")
-    values: dict[str, str] = dict(
-        (key, value) for key, _, value in (setting.partition("=") for setting in settings)
-    )
+    values: dict[str, str] = {
+        key: value for key, _, value in (setting.partition("=") for setting in settings)
+    }
     unknown = sorted(set(values) - {"kind", "memory", "cpus"})
     try:
         if unknown:
@@ -126,9 +134,34 @@ def parse_host(text: str, default: hosts.Spec) -> hosts.Spec:
         raise LabError(f"{text!r}: {error}; expected NAME,kind=K,memory=MIB,cpus=N") from error
 
 
+def read_platforms(path: Path, default: hosts.Spec) -> list[hosts.Spec]:
+    """Return the hosts that a molecule.yml lists. Raises LabError that names the platform."""
+    import yaml  # see kinds.py
+
+    try:
+        platforms = yaml.safe_load(path.read_text(encoding="utf-8"))["platforms"]
+        settings = [{"kind": default.kind, **platform} for platform in platforms]
+        return [
+            hosts.Spec(
+                name=str(setting["name"]),
+                kind=str(setting["kind"]),
+                memory=int(setting.get("memory") or default.memory),
+                cpus=int(setting.get("cpus") or default.cpus),
+            )
+            for setting in settings
+        ]
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise LabError(
+            f"{path}: expected 'platforms', a list of mappings with name and, if they are to "
+            f"differ, kind, memory (MiB) and cpus: {error!r}"
+        ) from error
+
+
 def _build(options: argparse.Namespace) -> None:
-    with machine.interruptible():
-        image = images.ensure(options.kind, force=options.force)
+    default = hosts.Spec("")
+    image = lifecycle.build(
+        options.kind, force=options.force, memory=default.memory, cpus=default.cpus
+    )
     print(image.directory)
 
 
@@ -139,12 +172,17 @@ def _kinds(_options: argparse.Namespace) -> None:
 
 def _up(options: argparse.Namespace) -> None:
     default = hosts.Spec("", options.kind, options.memory, options.cpus)
-    started = machine.up([parse_host(text, default) for text in options.hosts], options.timeout)
+    specs = [parse_host(text, default) for text in options.hosts]
+    if options.platforms:
+        specs += read_platforms(Path(options.platforms), default)
+    if not specs:
+        raise LabError("name the hosts to boot")
+    started = lifecycle.up(specs, cold=options.cold, deadline=options.timeout)
     _show(started, options.json)
 
 
 def _list(options: argparse.Namespace) -> None:
-    _show(hosts.load_all(), options.json)
+    _show(hosts.load_all(everywhere=options.all), options.json)
 
 
 def _show(found: Sequence[hosts.Host], as_json: bool) -> None:
@@ -161,13 +199,12 @@ def _show(found: Sequence[hosts.Host], as_json: bool) -> None:
 
 
 def _down(options: argparse.Namespace) -> None:
-    known = hosts.load_all()
     if options.all_of_mine == bool(options.hosts):
         raise LabError("name the hosts to stop, or give --all-of-mine")
-    chosen = known if options.all_of_mine else []
+    chosen = hosts.load_all() if options.all_of_mine else []
     for wanted in options.hosts:
         try:
-            chosen.append(hosts.find(wanted, known))
+            chosen.append(hosts.find(wanted))
         except LabError:
             if not options.ignore_missing:
                 raise
@@ -186,33 +223,15 @@ def _ssh(options: argparse.Namespace) -> None:
 
 
 def _power_cut(options: argparse.Namespace) -> None:
-    host = hosts.find(options.host)
-    if not hosts.stop(host):
-        raise LabError(f"host {host.name} is off already")
-    host.save()
-    tools.say(f"{host.name}: power cut")
+    lifecycle.power_cut(hosts.find(options.host))
 
 
 def _start(options: argparse.Namespace) -> None:
-    machine.start(hosts.find(options.host), options.timeout)
+    lifecycle.start(hosts.find(options.host), options.timeout)
 
 
 def _reboot(options: argparse.Namespace) -> None:
-    host = hosts.find(options.host)
-    ssh = hosts.ssh_command(host)
-    before = subprocess.run([*ssh, _BOOT_ID], capture_output=True, check=False).stdout
-    if not before:
-        raise LabError(f"host {host.name} does not answer")
-    subprocess.run([*ssh, "systemctl reboot"], capture_output=True, check=False)
-    until = time.monotonic() + options.timeout
-    while time.monotonic() < until:
-        now = subprocess.run([*ssh, _BOOT_ID], capture_output=True, check=False).stdout
-        if now not in (b"", before):
-            break
-        time.sleep(1)
-
-
-_BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
+    lifecycle.reboot(hosts.find(options.host), options.timeout)
 
 
 def _console(options: argparse.Namespace) -> None:

@@ -6,10 +6,9 @@ import dataclasses
 import json
 import os
 import re
-import secrets
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,21 +49,27 @@ class Host:
 
     id: str
     name: str
+    #: The host's own directory, below the state directory it was made in.
+    home: str
     kind: str
     memory: int
     cpus: int
     image: str
     append: list[str]
     created_at: float
+    checkpoint: str | None = None
+    #: Wakes from its checkpoint at the next start, instead of booting.
+    resumes: bool = False
     port: int = 0
     started_at: float | None = None
     process: processes.Identity | None = None
     ready: bool = False
+    failed_units: list[str] = dataclasses.field(default_factory=list)
 
     # -- where its things are -------------------------------------------------------------------
     @property
     def directory(self) -> Path:
-        return paths.state_dir() / self.id
+        return Path(self.home)
 
     @property
     def console(self) -> Path:
@@ -83,9 +88,14 @@ class Host:
         return self.storage / "disk.qcow2"
 
     @property
+    def memory_state(self) -> Path:
+        """What the host wakes from, where it has a checkpoint."""
+        return Path(self.checkpoint or "") / "memory"
+
+    @property
     def marker(self) -> str:
         """What is found on the command line of this host's QEMU and on no other's."""
-        return f"bulkhead-lab/{self.id}"
+        return _marker(self.id)
 
     # -- what it is doing -------------------------------------------------------------------------
     @property
@@ -117,71 +127,76 @@ class Host:
             "key": str(images.key_path()),
             "memory": self.memory,
             "cpus": self.cpus,
+            "failed_units": self.failed_units,
             "uptime": None if started is None else round(time.time() - started),
             "console": str(self.console),
         }
 
 
-def load_all() -> list[Host]:
-    """Return every host of this state directory, oldest first."""
+def load_all(*, everywhere: bool = False) -> list[Host]:
+    """Return every host of this state directory, oldest first.
+
+    :param everywhere: those of other state directories too, as long as they share the cache.
+    """
+    homes = {meta.parent for meta in paths.state_dir().glob("*/meta.json")}
+    if everywhere:
+        homes |= {link.resolve() for link in images.overlays_dir().glob("*/state")}
     found = []
-    for meta in paths.state_dir().glob("*/meta.json"):
+    for home in homes:
+        meta = home / "meta.json"
         try:
             document = json.loads(meta.read_text(encoding="utf-8"))
         except FileNotFoundError:  # removed by a concurrent `down`
             continue
         except ValueError as error:
             raise LabError(f"{meta} is damaged: {error}") from error
-        process = document.pop("process")
+        process = document["process"]
         identity = processes.Identity(**process) if process else None
-        found.append(Host(**document, process=identity))
+        found.append(Host(**{**document, "home": str(home), "process": identity}))
     return sorted(found, key=lambda host: (host.created_at, host.name))
 
 
-def find(wanted: str, hosts: Iterable[Host] | None = None) -> Host:
-    """Return the host of that id or name. Raises LabError that lists those that exist."""
-    known = load_all() if hosts is None else list(hosts)
+def find(wanted: str) -> Host:
+    """Return the host of that id, or of that name in this state directory.
+
+    Raises LabError that lists those that exist.
+    """
+    known = load_all()
     for host in known:
         if wanted in (host.id, host.name):
+            return host
+    for host in load_all(everywhere=True):
+        if wanted == host.id:
             return host
     names = ", ".join(host.name for host in known) or "none"
     raise LabError(f"no host {wanted!r}; existing: {names}")
 
 
-def create(specs: Iterable[Spec]) -> list[Host]:
+def create(wanted: Sequence[tuple[Spec, images.Image, Path | None]]) -> list[Host]:
     """Claim the names of new hosts, all or none, and record the hosts as stopped.
+
+    :param wanted: what each is to be, its image, and the checkpoint that it wakes from, if any.
 
     Raises LabError when a name is taken in this state directory or given twice.
     """
-    wanted = list(specs)
-    for spec in wanted:
-        spec.check()
-    built = {kind: images.ensure(kind) for kind in {spec.kind for spec in wanted}}
     created: list[Host] = []
     with paths.locked(paths.state_dir() / ".lock"), paths.locked(images.overlays_dir() / ".lock"):
-        existing = {host.name: host for host in load_all()}
-        for spec in wanted:
-            taken = existing.get(spec.name)
-            if taken is not None:
-                raise LabError(
-                    f"host {spec.name} exists already ({taken.id}, {taken.state}); "
-                    f"run: python3 -m lab down {taken.id}"
-                )
-        doubled = {spec.name for spec in wanted if [s.name for s in wanted].count(spec.name) > 1}
-        if doubled:
-            raise LabError(f"host {min(doubled)} is named twice")
-        for spec in wanted:
-            image = built[spec.kind]
+        _check_names([spec.name for spec, _, _ in wanted])
+        for spec, image, checkpoint in wanted:
             host = Host(
-                id=f"{spec.name}-{secrets.token_hex(3)}",
+                id=f"{spec.name}-{tools.random_hex(3)}",
                 name=spec.name,
+                home="",
                 kind=spec.kind,
                 memory=spec.memory,
                 cpus=spec.cpus,
                 image=str(image.directory),
                 append=list(image.kind.append),
                 created_at=time.time(),
+                checkpoint=str(checkpoint) if checkpoint else None,
+                resumes=checkpoint is not None,
             )
+            host.home = str(paths.state_dir() / host.id)
             created.append(host)
             host.directory.mkdir(mode=0o700)
             host.storage.mkdir()
@@ -189,6 +204,20 @@ def create(specs: Iterable[Spec]) -> list[Host]:
             (host.storage / "state").symlink_to(host.directory)
             host.save()
     return created
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Raise LabError when one of the names is taken or given twice."""
+    existing = {host.name: host for host in load_all()}
+    for name in names:
+        if names.count(name) > 1:
+            raise LabError(f"host {name} is named twice")
+        taken = existing.get(name)
+        if taken is not None:
+            raise LabError(
+                f"host {name} exists already ({taken.id}, {taken.state}); "
+                f"run: python3 -m lab down {taken.id}"
+            )
 
 
 def remove(host: Host) -> None:
@@ -199,41 +228,51 @@ def remove(host: Host) -> None:
 
 
 def stop(host: Host) -> bool:
-    """Cut the power of a host. Its disk stays. Returns False when it was off already.
-
-    Raises LabError when a QEMU was started but never recorded and cannot be told for sure.
-    """
+    """Cut the power of a host. Its disk stays. Returns False when it was off already."""
     host.ready = False
-    return host.process is not None and processes.kill(host.process)
+    # Not recorded: whoever started it may have been killed before it could.
+    identity = host.process or processes.find(_marker(host.id))
+    return identity is not None and processes.kill(identity)
 
 
 def sweep() -> None:
-    """Delete disks whose host's state is gone, as after a reboot that emptied /tmp."""
+    """End and delete hosts whose directory is gone, as when somebody emptied /tmp."""
     with paths.locked(images.overlays_dir() / ".lock"):
         for storage in images.overlays_dir().iterdir():
             link = storage / "state"
             if link.is_symlink() and not link.exists():
-                tools.say(f"removing the disk of {storage.name}, whose state is gone")
+                tools.say(f"removing {storage.name}, whose directory is gone")
+                identity = processes.find(_marker(storage.name))
+                if identity is not None:
+                    processes.kill(identity)
                 shutil.rmtree(storage, ignore_errors=True)
+
+
+def _marker(host_id: str) -> str:
+    return f"bulkhead-lab/{host_id}"
+
+
+#: Host keys are not checked: the other end is a port of this machine, and it changes each time.
+SSH_ARGUMENTS = (
+    *("-o", "StrictHostKeyChecking=no"),
+    *("-o", f"UserKnownHostsFile={os.devnull}"),
+    *("-o", f"GlobalKnownHostsFile={os.devnull}"),
+    *("-o", "IdentitiesOnly=yes"),
+    *("-o", "LogLevel=ERROR"),
+)
 
 
 def ssh_command(host: Host, *, connect_timeout: int = 10) -> list[str]:
     """Return the ssh invocation that logs in to a host as root; append a remote command.
 
-    Host keys are not checked: the other end is a port of this machine, and it changes each time.
+    :param connect_timeout: seconds.
     """
     (ssh,) = tools.find("ssh")
-    options = [
-        "StrictHostKeyChecking=no",
-        f"UserKnownHostsFile={os.devnull}",
-        f"GlobalKnownHostsFile={os.devnull}",
-        "IdentitiesOnly=yes",
-        "BatchMode=yes",
-        "LogLevel=ERROR",
-        f"ConnectTimeout={connect_timeout}",
-        "ServerAliveInterval=15",
+    return [
+        *(ssh, "-F", "none", "-i", str(images.key_path()), "-p", str(host.port)),
+        *SSH_ARGUMENTS,
+        *("-o", "BatchMode=yes"),
+        *("-o", f"ConnectTimeout={connect_timeout}"),
+        *("-o", "ServerAliveInterval=15"),
+        f"root@{ADDRESS}",
     ]
-    command = [ssh, "-F", "none", "-i", str(images.key_path()), "-p", str(host.port)]
-    for option in options:
-        command += ["-o", option]
-    return [*command, f"root@{ADDRESS}"]

@@ -7,6 +7,7 @@ cache and never changes once it is there: hosts write to overlays.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import os
@@ -15,6 +16,7 @@ import shutil
 import tarfile
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from . import kinds, paths, tools
@@ -81,12 +83,22 @@ def ensure(name: str, *, force: bool = False) -> Image:
     recipe = kinds.recipe_hash(kind, public_key, format_version=FORMAT_VERSION)
     directory = paths.cache_dir() / "images" / f"{name}-{recipe}"
     image = Image(kind, directory)
-    with paths.locked(directory.parent / f".{name}.lock"):
-        if force or not directory.exists():
+    with locked(image):
+        if force and directory.exists():
+            _discard(directory)
+        if not directory.exists():
             _build(image, public_key)
             _prune(directory)
         os.utime(directory)  # when it was last used, for _prune
     return image
+
+
+@contextlib.contextmanager
+def locked(image: Image) -> Iterator[None]:
+    """Let one process at a time build for a kind; the others wait for it."""
+    lock = image.directory.parent / f".{image.kind.name}.lock"
+    with paths.locked(lock, f"another build of {image.kind.name}"):
+        yield
 
 
 def _build(image: Image, public_key: str) -> None:
@@ -108,14 +120,7 @@ def _build(image: Image, public_key: str) -> None:
         for leftover in ("rootfs.tar", "early.tar", "late.tar"):
             (scratch / leftover).unlink()
         scratch.chmod(0o755)
-        if image.directory.exists():
-            # Hosts may still use the old disk: they keep its open file, later ones take the new.
-            old = Path(tempfile.mkdtemp(prefix=".old-", dir=image.directory.parent))
-            os.replace(image.directory, old)
-            os.replace(scratch, image.directory)
-            shutil.rmtree(old)
-        else:
-            os.replace(scratch, image.directory)
+        os.replace(scratch, image.directory)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
@@ -128,7 +133,7 @@ def _bootstrap(kind: kinds.Kind, scratch: Path) -> None:
     packages.mkdir(parents=True, exist_ok=True)
     early = scratch / "early.tar"
     early.write_bytes(_tar_of(kinds.GUEST_DIR / "early"))
-    systemctl = 'chroot "$1" systemctl'
+    systemctl, archives = 'chroot "$1" systemctl', '"$1"/var/cache/apt/archives'
     cached = shlex.quote(str(packages))
     (mmdebstrap,) = tools.find("mmdebstrap")
     command: list[str | Path] = [mmdebstrap, "--variant=minbase", "--mode=auto", "--format=tar"]
@@ -138,12 +143,12 @@ def _bootstrap(kind: kinds.Kind, scratch: Path) -> None:
         f"--include={','.join(kind.packages)}",
         # Downloaded packages go in from the cache and back to it; apt checks their hashes.
         "--skip=download/empty,essential/unlink",
-        '--setup-hook=mkdir -p "$1"/var/cache/apt/archives',
+        f"--setup-hook=mkdir -p {archives}",
         f"--setup-hook=sync-in {cached} /var/cache/apt/archives",
         f"--essential-hook=tar-in {shlex.quote(str(early))} /",
         f"--customize-hook={systemctl} enable {shlex.join(kind.enable)}",
         f"--customize-hook={systemctl} mask {shlex.join(kind.mask)}",
-        '--customize-hook=rm -rf "$1"/var/cache/apt/archives/lock "$1"/var/cache/apt/archives/partial',
+        f"--customize-hook=rm -rf {archives}/lock {archives}/partial",
         f"--customize-hook=sync-out /var/cache/apt/archives {cached}",
         kind.suite,
         scratch / "rootfs.tar",
@@ -208,20 +213,34 @@ def _tar_of(tree: Path, extra: dict[str, str] | None = None) -> bytes:
 
 
 def overlays_dir() -> Path:
-    """Return where the hosts' disks are: ``<host id>/{disk.qcow2, image -> ., state -> .}``."""
+    """Return where the disks are: ``<host id>/disk.qcow2``, with links to image and state."""
     path = paths.cache_dir() / "overlays"
     path.mkdir(exist_ok=True)
     return path
 
 
+def _in_use() -> dict[Path, str]:
+    """Return the images that hosts use, each with the id of one such host."""
+    return {link.resolve(): link.parent.name for link in overlays_dir().glob("*/image")}
+
+
+def _discard(directory: Path) -> None:
+    """Delete an image. Raises LabError when a host uses it, running or not."""
+    with paths.locked(overlays_dir() / ".lock"):
+        user = _in_use().get(directory.resolve())
+        if user is not None:
+            raise LabError(f"{directory.name} is in use; run: python3 -m lab down {user}")
+        shutil.rmtree(directory)
+
+
 def _prune(current: Path) -> None:
     """Remove images of the same kind that no host uses and that nobody asked for in a week."""
-    kind_prefix = current.name.rpartition("-")[0] + "-"
+    kind = current.name.rpartition("-")[0]
     with paths.locked(overlays_dir() / ".lock"):
-        used = {link.resolve() for link in overlays_dir().glob("*/image")}
+        used = _in_use()
         for directory in current.parent.iterdir():
             stale = time.time() - directory.stat().st_mtime > KEEP_UNUSED
-            same_kind = directory.name.rpartition("-")[0] + "-" == kind_prefix
+            same_kind = directory.name.rpartition("-")[0] == kind
             if same_kind and stale and directory != current and directory.resolve() not in used:
                 tools.say(f"removing the unused image {directory.name}")
                 shutil.rmtree(directory)

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .errors import LabError
 
 KINDS_FILE = Path(__file__).with_name("kinds.yml")
@@ -46,6 +44,9 @@ class Kind:
 
 def load(path: Path = KINDS_FILE) -> dict[str, Kind]:
     """Read and check all kinds. Raises LabError that names the kind, the key and the fix."""
+    # Here and not above: all but building and booting works without PyYAML.
+    import yaml
+
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
@@ -127,7 +128,9 @@ def _resolve(
     return Kind(name=name, **merged)
 
 
-def recipe_hash(kind: Kind, public_key: str, guest: Path = GUEST_DIR, format_version: int = 1) -> str:
+def recipe_hash(
+    kind: Kind, public_key: str, guest: Path = GUEST_DIR, format_version: int = 1
+) -> str:
     """Name an image after all that decides its content: 12 hexadecimal digits.
 
     :param public_key: the key that may log in; part of the image.

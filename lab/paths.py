@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,11 +54,19 @@ def state_dir() -> Path:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the file at ``path`` (made if need be), waiting for it."""
+def locked(path: Path, waiting_for: str = "") -> Iterator[None]:
+    """Hold an exclusive lock on the file at ``path`` (made if need be), waiting for it.
+
+    :param waiting_for: what to tell the user when there is something to wait for.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting_for:
+                print(f"lab: waiting for {waiting_for}", file=sys.stderr, flush=True)
+            fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
 

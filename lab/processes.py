@@ -33,12 +33,28 @@ class Identity:
     marker: str
 
 
-def identify(pid: int, marker: str, proc: Path = _PROC) -> Identity:
-    """Record a process that was just started. Raises LabError when it is already gone."""
+def identify(pid: int, marker: str, proc: Path = _PROC) -> Identity | None:
+    """Record a process that was just started; None when it is already gone."""
     start_ticks = _start_ticks(pid, proc)
-    if start_ticks is None:
-        raise LabError(f"process {pid} ended at once")
-    return Identity(pid, start_ticks, _boot_id(proc), marker)
+    return None if start_ticks is None else Identity(pid, start_ticks, _boot_id(proc), marker)
+
+
+def find(marker: str, proc: Path = _PROC) -> Identity | None:
+    """Find the process of this user whose command line holds the marker.
+
+    For one that was started by a caller who died before writing it down.
+    """
+    for entry in proc.iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            ours = entry.stat().st_uid == os.getuid()
+        except OSError:
+            continue
+        identity = identify(int(entry.name), marker, proc) if ours else None
+        if identity is not None and alive(identity, proc):
+            return identity
+    return None
 
 
 def alive(identity: Identity, proc: Path = _PROC) -> bool:

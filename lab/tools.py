@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,6 @@ from .errors import LabError
 
 #: Program -> Debian package that has it. Those outside the package list serve single features.
 PACKAGES = {
-    "qemu-system-x86_64": "qemu-system-x86",
-    "qemu-img": "qemu-utils",
     "mmdebstrap": "mmdebstrap",
     "mke2fs": "e2fsprogs",
     "ssh": "openssh-client",
@@ -43,6 +42,11 @@ def find(*names: str) -> list[str]:
 def say(message: str) -> None:
     """Tell the user how far we are, on stderr: stdout is for answers."""
     print(f"lab: {message}", file=sys.stderr, flush=True)
+
+
+def random_hex(size: int) -> str:
+    """Return ``size`` random bytes in hexadecimal."""
+    return secrets.token_hex(size)
 
 
 def tail(path: Path, lines: int = 40) -> str:

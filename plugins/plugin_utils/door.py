@@ -97,7 +97,8 @@ class Door(ActionBase):  # type: ignore[misc]  # ActionBase is untyped
     def finish(self, answer: Json, document: str | None) -> Json:
         """Store the whole document if asked, and return what goes on into Ansible's memory."""
         result = {k: v for k, v in answer.items() if k != "observation"}
-        if isinstance(answer.get("observation"), dict):
+        # A failure is printed as it is; the look belongs into the document, not onto the screen.
+        if isinstance(answer.get("observation"), dict) and not answer.get("failed"):
             result["observation"] = for_plans(answer["observation"])
         if document:
             keep = ("observation", "transaction", "running_containers", "plan", "diff")

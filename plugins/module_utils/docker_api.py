@@ -1,0 +1,117 @@
+# Copyright: (c) 2026, the Bulkhead authors
+# Apache License 2.0 (see LICENSE)
+"""The Docker Engine API over its unix socket, with the standard library alone.
+
+Source: the Engine API reference (https://docs.docker.com/reference/api/engine/). Paths go out
+without a version prefix, which the daemon answers with its own newest version.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import struct
+import typing
+from urllib.parse import urlencode
+
+#: Largest answer that is read, in bytes. ``/containers/json`` of 1,000 containers is about 2 MiB.
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+
+
+class ApiError(Exception):
+    """The daemon could not be asked, or refused.
+
+    :param status: the HTTP status, or 0 when there was no answer.
+    """
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class DockerApi:
+    """A client of one daemon.
+
+    :param path: the unix socket.
+    :param timeout: seconds to wait for each answer.
+    """
+
+    def __init__(self, path: str, timeout: float = 60.0) -> None:
+        self.path = path
+        self.timeout = timeout
+        #: how many requests this client has made
+        self.calls = 0
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, typing.Any] | None = None,
+        body: typing.Any = None,
+        raw: bytes | None = None,
+        timeout: float | None = None,
+    ) -> typing.Any:
+        """Make one request and return its decoded JSON, its text, or None when it is empty.
+
+        :param body: sent as JSON.
+        :param raw: sent as a tar archive, instead of ``body``.
+        :raises ApiError: no daemon, no answer in time, an answer too large, or a status of 400 and up.
+        """
+        self.calls += 1
+        if query:
+            path = path + "?" + urlencode(query)
+        headers = {}
+        payload: bytes | None = None
+        if raw is not None:
+            payload, headers["Content-Type"] = raw, "application/x-tar"
+        elif body is not None:
+            payload, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
+        connection = _UnixConnection(self.path, timeout or self.timeout)
+        try:
+            connection.request(method, path, body=payload, headers=headers)
+            response = connection.getresponse()
+            data = response.read(MAX_ANSWER_BYTES + 1)
+        except (OSError, http.client.HTTPException) as exc:
+            raise ApiError("%s: %s" % (self.path, exc or type(exc).__name__)) from exc
+        finally:
+            connection.close()
+        if len(data) > MAX_ANSWER_BYTES:
+            raise ApiError("%s %s: answer larger than %d bytes" % (method, path, MAX_ANSWER_BYTES))
+        text = data.decode("utf-8", "replace")
+        try:
+            answer = json.loads(text) if text.strip() else None
+        except ValueError:
+            answer = text
+        if response.status >= 400:
+            message = answer.get("message") if isinstance(answer, dict) else text
+            raise ApiError(
+                "%s %s: %s %s" % (method, path, response.status, message), response.status
+            )
+        return answer
+
+    def get(self, path: str, **query: typing.Any) -> typing.Any:
+        """Read one resource."""
+        return self.request("GET", path, query=query or None)
+
+    def peer_pid(self) -> int:
+        """Return the process id behind the socket (who called listen), from SO_PEERCRED."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(self.timeout)
+            try:
+                sock.connect(self.path)
+                raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            except OSError as exc:
+                raise ApiError("%s: %s" % (self.path, exc)) from exc
+        return int(struct.unpack("3i", raw)[0])

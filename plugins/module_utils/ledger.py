@@ -1,0 +1,368 @@
+# Copyright: (c) 2026, the Bulkhead authors
+# Apache License 2.0 (see LICENSE)
+"""What Bulkhead remembers on a host: who owns what, and which transaction is still open.
+
+Only reading happens here; both doors use it. The door to act writes these files
+(see transaction.py), always below a directory that root alone may enter:
+
+- ``ledger.json``: ``{"schema": "bulkhead.ledger/1", "profile": "strict"|"compatible"|None,
+  "owned": {ROLE: [ITEM, ...]}, "directories": [PATH, ...], "loaded": None | {"sha256", "pid",
+  "start_ticks"}, "last_transaction": None | {"id", "outcome", "ended_at"}}``
+- ``lock``: held with flock(2) while a transaction runs
+- ``transactions/<id>/journal.jsonl``: the write-ahead journal, one JSON object per line
+- ``transactions/<id>/before/``: what was there before
+
+An ITEM is one of
+``{"kind": "json_key", "path", "key", "member"?, "had_before", "before": value, "created_file",
+"created_map", "sha256"}`` (with ``member`` it is that one member of the map under ``key``),
+``{"kind": "file", "path", "had_before", "before": None | {"image", "mode", "uid", "gid"},
+"sha256"}``,
+``{"kind": "mode", "path", "before": {"mode", "uid", "gid"}, "mode", "uid", "gid"}``,
+``{"kind": "subids", "user", "subuid": None | {"start", "count"}, "subgid": (likewise)}``,
+``{"kind": "user", "name"}`` and ``{"kind": "group", "name"}``.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import stat as stat_module
+import typing
+
+from ansible_collections.bulkhead.hardening.plugins.module_utils.host import MAX_FILE_BYTES, Host
+
+STATE_DIRECTORY = "/var/lib/bulkhead"
+LEDGER = STATE_DIRECTORY + "/ledger.json"
+LOCK = STATE_DIRECTORY + "/lock"
+TRANSACTIONS = STATE_DIRECTORY + "/transactions"
+JOURNAL_NAME = "journal.jsonl"
+IMAGES_NAME = "before"
+
+LEDGER_SCHEMA = "bulkhead.ledger/1"
+
+#: Records that close a journal. A journal without one of them is an open transaction.
+END_RECORDS = frozenset({"committed", "rolled_back"})
+
+#: A transaction's id: UTC time, so that names sort by age, and some random digits.
+TRANSACTION_ID = re.compile(r"\A\d{8}T\d{6}Z-[0-9a-f]{6}\Z")
+
+_SHOWN_FIELDS = ("kind", "path", "key", "member", "user", "name")
+_SCHEMA = re.compile(r"\Abulkhead\.ledger/(\d+)\Z")
+
+
+def empty_ledger() -> dict[str, typing.Any]:
+    """Return the ledger of a host on which nothing was done yet."""
+    return {
+        "schema": LEDGER_SCHEMA,
+        "profile": None,
+        "owned": {},
+        "directories": [],
+        "loaded": None,
+        "last_transaction": None,
+    }
+
+
+def read_ledger(host: Host) -> tuple[dict[str, typing.Any] | None, str, str | None]:
+    """Read the ledger: ``(ledger or None, state, reason or None)``. Never raises.
+
+    States: ``ok``; ``absent`` (nothing was done here); ``unreadable`` (damaged, or not permitted);
+    ``newer`` (written by a later release); ``foreign`` (a link, or not root's alone: not trusted).
+    """
+    try:
+        directory = _open_state_directory(host)
+    except FileNotFoundError:
+        return None, "absent", None
+    except _ForeignError as exc:
+        return None, "foreign", str(exc)
+    except OSError as exc:
+        return None, "unreadable", "%s: %s" % (STATE_DIRECTORY, exc.strerror)
+    try:
+        text = _read_private(directory, os.path.basename(LEDGER), LEDGER)
+    except FileNotFoundError:
+        return None, "absent", None
+    except _ForeignError as exc:
+        return None, "foreign", str(exc)
+    except OSError as exc:
+        return None, "unreadable", "%s: %s" % (LEDGER, exc.strerror)
+    finally:
+        os.close(directory)
+    return _parse_ledger(text)
+
+
+def open_transaction(host: Host) -> dict[str, typing.Any] | None:
+    """Return the transaction that a crash left open, or None.
+
+    ``{"id", "step": str | None, "started_at": float}``; the oldest one, should there be several.
+    Trusts nothing that is not root's alone, and never raises.
+    """
+    for identifier in transaction_ids(host):
+        records = read_journal(host, identifier)
+        if not records or records[0].get("record") != "begin":
+            continue
+        if any(record.get("record") in END_RECORDS for record in records):
+            continue
+        steps = [record.get("step") for record in records if record.get("record") == "step"]
+        return {
+            "id": identifier,
+            "step": steps[-1] if steps else None,
+            "started_at": records[0].get("at"),
+        }
+    return None
+
+
+def transaction_ids(host: Host) -> list[str]:
+    """Return the ids of all transactions of which something is kept, oldest first."""
+    try:
+        directory = _open_transactions(host)
+    except (OSError, _ForeignError):
+        return []
+    try:
+        return sorted(name for name in os.listdir(directory) if TRANSACTION_ID.match(name))
+    except OSError:
+        return []
+    finally:
+        os.close(directory)
+
+
+def read_journal(host: Host, identifier: str) -> list[dict[str, typing.Any]]:
+    """Return the records of one journal, up to the first damaged line; ``[]`` when there is none.
+
+    A line torn by a power loss was not followed by its effect: it is written and synced before.
+    """
+    descriptors: list[int] = []
+    try:
+        descriptors.append(_open_transactions(host))
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptors.append(os.open(identifier, flags, dir_fd=descriptors[-1]))
+        path = "%s/%s/%s" % (TRANSACTIONS, identifier, JOURNAL_NAME)
+        text = _read_private(descriptors[-1], JOURNAL_NAME, path)
+    except (OSError, _ForeignError):
+        return []
+    finally:
+        for descriptor in reversed(descriptors):
+            os.close(descriptor)
+    records = []
+    for line in text.split("\n")[:-1]:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(record, dict):
+            break
+        records.append(record)
+    return records
+
+
+def value_digest(value: typing.Any) -> str:
+    """Return the SHA-256 of a JSON value, independent of layout and of the order of keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def loaded_matches(
+    ledger: dict[str, typing.Any] | None, sha256: str, pid: int, start_ticks: int
+) -> bool:
+    """Tell whether the running daemon is known to have read the whole file as it is now.
+
+    :param sha256: of the bytes of daemon.json now.
+    :param pid: of the running daemon.
+    :param start_ticks: field 22 of ``/proc/<pid>/stat``; a reused pid has another one.
+    """
+    loaded = (ledger or {}).get("loaded")
+    if not isinstance(loaded, dict):
+        return False
+    return (
+        loaded.get("sha256") == sha256
+        and loaded.get("pid") == pid
+        and loaded.get("start_ticks") == start_ticks
+    )
+
+
+def start_ticks(host: Host, pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot (proc(5), field 22), or None."""
+    try:
+        text = host.read_text("/proc/%d/stat" % pid)
+        # The second field is a name in parentheses, which may itself hold blanks and parentheses.
+        return int(text.rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def owned_items(
+    host: Host, ledger: dict[str, typing.Any] | None
+) -> dict[str, list[dict[str, typing.Any]]]:
+    """Return what each role owns, for the observation: no values, only whether they are intact.
+
+    ``{ROLE: [{"kind", "path"?, "key"?, "member"?, "user"?, "name"?, "intact": bool}]}``; ``intact``
+    is false when somebody changed or removed the thing since. Reads the files it names; never
+    raises.
+    """
+    documents: dict[str, typing.Any] = {}
+    answer: dict[str, list[dict[str, typing.Any]]] = {}
+    owned = (ledger or {}).get("owned")
+    for role, items in sorted((owned if isinstance(owned, dict) else {}).items()):
+        rows = []
+        for item in items if isinstance(items, list) else []:
+            if not isinstance(item, dict):
+                continue
+            row = {name: item[name] for name in _SHOWN_FIELDS if name in item}
+            row["intact"] = item_intact(host, item, documents)
+            rows.append(row)
+        answer[str(role)] = rows
+    return answer
+
+
+def item_intact(
+    host: Host,
+    item: dict[str, typing.Any],
+    documents: dict[str, typing.Any] | None = None,
+) -> bool:
+    """Tell whether an owned item is still as it was written.
+
+    :param documents: JSON files read so far, by path; filled here to read each only once.
+    """
+    check = _INTACT.get(str(item.get("kind")))
+    try:
+        return bool(check and check(host, item, documents if documents is not None else {}))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+# -- reading without trust ---------------------------------------------------------------------
+class _ForeignError(Exception):
+    """Something below the state directory is not root's alone."""
+
+
+def _open_state_directory(host: Host) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(host.path(STATE_DIRECTORY), flags)
+    except OSError as exc:
+        # O_DIRECTORY wins over O_NOFOLLOW on a link: ENOTDIR; either way it is none of ours.
+        if exc.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise _ForeignError("%s is not a directory" % STATE_DIRECTORY) from exc
+        raise
+    status = os.fstat(descriptor)
+    if status.st_uid != 0 or stat_module.S_IMODE(status.st_mode) & 0o077:
+        os.close(descriptor)
+        raise _ForeignError(
+            "%s belongs to uid %d with mode %04o instead of root with 0700"
+            % (STATE_DIRECTORY, status.st_uid, stat_module.S_IMODE(status.st_mode))
+        )
+    return descriptor
+
+
+def _open_transactions(host: Host) -> int:
+    state = _open_state_directory(host)
+    try:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(os.path.basename(TRANSACTIONS), flags, dir_fd=state)
+    finally:
+        os.close(state)
+
+
+def _read_private(directory: int, name: str, shown: str) -> str:
+    """Read a file of root's own below an open directory, leaving its access time alone."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(name, flags | os.O_NOATIME, dir_fd=directory)
+    except PermissionError:
+        descriptor = os.open(name, flags, dir_fd=directory)
+    except OSError as exc:
+        if exc.errno == errno.ELOOP:
+            raise _ForeignError("%s is a link" % shown) from exc
+        raise
+    with os.fdopen(descriptor, "rb") as stream:
+        status = os.fstat(stream.fileno())
+        if not stat_module.S_ISREG(status.st_mode) or status.st_uid != 0:
+            raise _ForeignError("%s is not a file of root" % shown)
+        data = stream.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise OSError(errno.EFBIG, "larger than %d bytes" % MAX_FILE_BYTES, shown)
+    return data.decode("utf-8", "replace")
+
+
+def _parse_ledger(text: str) -> tuple[dict[str, typing.Any] | None, str, str | None]:
+    try:
+        ledger = json.loads(text)
+    except ValueError as exc:
+        return None, "unreadable", "%s: %s" % (LEDGER, exc)
+    match = _SCHEMA.match(str(ledger.get("schema"))) if isinstance(ledger, dict) else None
+    if not match:
+        return None, "unreadable", "%s: no schema such as %s" % (LEDGER, LEDGER_SCHEMA)
+    if match.group(0) != LEDGER_SCHEMA:
+        reason = "%s has schema %s; this release reads %s"
+        return None, "newer", reason % (LEDGER, match.group(0), LEDGER_SCHEMA)
+    return dict(empty_ledger(), **ledger), "ok", None
+
+
+# -- intact? -----------------------------------------------------------------------------------
+_Documents = dict[str, typing.Any]
+_Item = dict[str, typing.Any]
+
+
+def _key_intact(host: Host, item: _Item, documents: _Documents) -> bool:
+    path = str(item["path"])
+    if path not in documents:
+        documents[path] = None
+        status = host.lstat(path)
+        if status is not None and stat_module.S_ISREG(status.st_mode):
+            documents[path] = json.loads(host.read_bytes(path).decode("utf-8-sig"))
+    value = documents[path]
+    for name in ("key", "member"):
+        if name in item:
+            if not isinstance(value, dict) or item[name] not in value:
+                return False
+            value = value[item[name]]
+    return value_digest(value) == str(item["sha256"])
+
+
+def _file_intact(host: Host, item: _Item, documents: _Documents) -> bool:
+    status = host.lstat(str(item["path"]))
+    if status is None or not stat_module.S_ISREG(status.st_mode):
+        return False
+    found = hashlib.sha256(host.read_bytes(str(item["path"]))).hexdigest()
+    return found == str(item["sha256"])
+
+
+def _mode_intact(host: Host, item: _Item, documents: _Documents) -> bool:
+    status = host.lstat(str(item["path"]))
+    if status is None:
+        return False
+    mode = "%04o" % stat_module.S_IMODE(status.st_mode)
+    return (mode, status.st_uid, status.st_gid) == (item["mode"], item["uid"], item["gid"])
+
+
+def _subids_intact(host: Host, item: _Item, documents: _Documents) -> bool:
+    for name in ("subuid", "subgid"):
+        if item[name] is None:  # it had that one before
+            continue
+        wanted = "%s:%d:%d" % (item["user"], item[name]["start"], item[name]["count"])
+        if wanted not in host.read_text("/etc/" + name).split("\n"):
+            return False
+    return True
+
+
+def _has_entry(host: Host, path: str, name: str) -> bool:
+    return any(line.startswith(name + ":") for line in host.read_text(path).split("\n"))
+
+
+def _user_intact(host: Host, item: _Item, documents: _Documents) -> bool:
+    return _has_entry(host, "/etc/passwd", str(item["name"]))
+
+
+def _group_intact(host: Host, item: _Item, documents: _Documents) -> bool:
+    return _has_entry(host, "/etc/group", str(item["name"]))
+
+
+_INTACT: dict[str, typing.Callable[[Host, _Item, _Documents], bool]] = {
+    "json_key": _key_intact,
+    "file": _file_intact,
+    "mode": _mode_intact,
+    "subids": _subids_intact,
+    "user": _user_intact,
+    "group": _group_intact,
+}

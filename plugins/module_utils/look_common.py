@@ -1,0 +1,109 @@
+# Copyright: (c) 2026, the Bulkhead authors
+# Apache License 2.0 (see LICENSE)
+"""What all collectors of a look share: reading hostile input, and saying what could not be read.
+
+Everything that a host answers is hostile input to the controller. The small readers below return
+the type that they promise whatever comes in, and :func:`capped` bounds every text.
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+import time
+import typing
+
+#: Longest text that leaves the host, in characters.
+MAX_TEXT = 4096
+
+Mapping = dict[str, typing.Any]
+
+
+class UnreadableError(Exception):
+    """A section, or one thing of it, could not be read. The message is the reason, for the user."""
+
+
+class Notes:
+    """The rows of ``unread``: what a look could not see, and why."""
+
+    def __init__(self) -> None:
+        self.rows: list[Mapping] = []
+
+    def add(self, section: str, item: str | None, reason: str) -> None:
+        """Note that ``item`` of ``section`` (None: all of it) could not be read."""
+        row = {"section": section, "item": item, "reason": reason}
+        if row not in self.rows:
+            self.rows.append(row)
+
+
+def os_reason(exc: OSError) -> str:
+    """Return the system's own words for an error: ``Permission denied``."""
+    return exc.strerror or type(exc).__name__
+
+
+def mapping(value: typing.Any) -> Mapping:
+    """Return a JSON object, or an empty one for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def sequence(value: typing.Any) -> list[typing.Any]:
+    """Return a JSON array, or an empty one for anything else."""
+    return value if isinstance(value, list) else []
+
+
+def text(value: typing.Any) -> str:
+    """Return a JSON string, or an empty one for anything else."""
+    return value if isinstance(value, str) else ""
+
+
+def texts(value: typing.Any) -> list[str]:
+    """Return the strings of a JSON array; other members are left out."""
+    return [item for item in sequence(value) if isinstance(item, str)]
+
+
+def integer(value: typing.Any) -> int | None:
+    """Return a whole number, or None for anything else (booleans too)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        return None
+    return int(value) if abs(value) < 2**64 else None
+
+
+def number(value: str | None) -> int | None:
+    """Return the whole number that a text holds, or None. systemd's 2^64-1 (infinity) is None."""
+    if value is None or not re.match(r"-?\d{1,20}\Z", value):
+        return None
+    found = int(value)
+    return None if found == 2**64 - 1 else found
+
+
+_RFC3339 = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(\.\d+)?(?:[Zz]|([+-])(\d\d):(\d\d))?\Z"
+)
+
+
+def timestamp(value: typing.Any) -> float | None:
+    """Return an RFC 3339 time as seconds since the epoch; None for Go's zero time or no time."""
+    match = _RFC3339.match(text(value))
+    if not match or match.group(1) == "0001":
+        return None
+    fields = [int(match.group(i)) for i in range(1, 7)]
+    try:
+        seconds = calendar.timegm(time.struct_time((*fields, 0, 1, 0)))
+    except (ValueError, OverflowError):
+        return None
+    offset = 0
+    if match.group(8):
+        offset = int(match.group(9)) * 3600 + int(match.group(10)) * 60
+        offset = -offset if match.group(8) == "-" else offset
+    return round(seconds - offset + float(match.group(7) or 0), 6)
+
+
+def capped(value: typing.Any) -> typing.Any:
+    """Return a document with every text bounded to MAX_TEXT and free of lone surrogates."""
+    if isinstance(value, str):
+        return value[:MAX_TEXT].encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {capped(str(key)): capped(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [capped(item) for item in value]
+    return value

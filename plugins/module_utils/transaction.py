@@ -1,0 +1,338 @@
+# Copyright: (c) 2026, the Bulkhead authors
+# Apache License 2.0 (see LICENSE)
+"""One transaction: a plan takes effect as a whole, or everything is as before.
+
+:data:`STEPS` at the end of this file is the transaction, read from top to bottom. Up to the
+journal's first record a failure refuses the plan and nothing has changed; from there on it is
+undone, by the journal alone, so that a crash is answered by the same code in the next transaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat as stat_module
+import typing
+
+from ansible_collections.bulkhead.hardening.plugins.module_utils import (
+    health,
+    ledger as ledger_module,
+    look,
+    transaction_files as files,
+)
+from ansible_collections.bulkhead.hardening.plugins.module_utils.docker_api import (
+    ApiError,
+)
+from ansible_collections.bulkhead.hardening.plugins.module_utils.host import (
+    Host,
+    HostError,
+)
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_context import (
+    Json,
+    Skipped,
+    Transaction,
+    write_ledger,
+)
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_journal import (
+    Undo,
+)
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import (
+    parse_plan,
+)
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_precheck import (
+    check,
+    precheck,
+)
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_steps import (
+    accounts,
+    before_images,
+    commit,
+    daemon,
+    daemon_json,
+    health_gate,
+    live_restore,
+    modes,
+    stage,
+    units,
+    validate_config,
+)
+
+#: Seconds that a second controller waits for the first one's transaction.
+LOCK_TIMEOUT = 60.0
+
+
+def apply(
+    host: Host,
+    raw_plan: typing.Any,
+    *,
+    check_mode: bool = False,
+    health_timeout: float = 120.0,
+    daemon_timeout: float = 180.0,
+) -> Json:
+    """Apply a plan; return the answer of docker_host_apply (its RETURN documents it).
+
+    Never raises for what a host or a plan does wrong: ``failed`` and ``msg`` say it.
+    """
+    try:
+        plan = parse_plan(raw_plan)
+    except HostError as exc:
+        return _answer(None, "refused", failed_step="plan", reason=str(exc))
+    if plan.empty:
+        return _answer(None, "nothing")
+    with contextlib.ExitStack() as stack:
+        transaction = Transaction(host, plan, stack, check_mode, health_timeout, daemon_timeout)
+        return _run(transaction)
+
+
+def _answer(
+    identifier: str | None,
+    outcome: str,
+    *,
+    failed_step: str | None = None,
+    reason: str | None = None,
+    steps: list[Json] | None = None,
+    restarts: int = 0,
+    reloads: int = 0,
+    changed: bool = False,
+    **more: typing.Any,
+) -> Json:
+    answer: Json = {
+        "changed": changed,
+        "diff": [],
+        "transaction": {
+            "id": identifier,
+            "outcome": outcome,
+            "failed_step": failed_step,
+            "reason": reason,
+            "steps": steps or [],
+            "daemon_restarts": restarts,
+            "daemon_reloads": reloads,
+        },
+        "running_containers": [],
+        "observation": None,
+    }
+    answer.update(more)
+    if outcome in ("refused", "rolled_back", "rollback_failed"):
+        answer["failed"] = True
+        answer["msg"] = _MESSAGES[outcome] % (failed_step, reason)
+    return answer
+
+
+_MESSAGES = {
+    "refused": "Refused before anything was changed, at the step %r: %s",
+    "rolled_back": "Rolled back; the host is as it was. It failed at the step %r: %s",
+    "rollback_failed": "It failed at the step %r, and could not be undone completely: %s",
+}
+
+
+def _run(tx: Transaction) -> Json:
+    """Do all steps; on a failure undo them."""
+    for step in STEPS:
+        if tx.check_mode and not step.reads_only:
+            continue
+        started = tx.host.monotonic()
+        row = {"step": step.name, "status": "done", "detail": None, "seconds": 0.0}
+        tx.rows.append(row)
+        try:
+            if tx.journal:
+                tx.journal.write({"record": "step", "step": step.name})
+            detail = step.action(tx)
+            row["status"] = "skipped" if isinstance(detail, Skipped) else "done"
+            row["detail"] = detail.detail if isinstance(detail, Skipped) else detail
+        # Whatever goes wrong, a bug of ours included, must not leave half a change behind.
+        except Exception as exc:
+            row["status"] = "failed"
+            row["detail"] = reason_of(exc)
+            return _failed(tx, step.name, reason_of(exc))
+        finally:
+            row["seconds"] = round(tx.host.monotonic() - started, 3)
+    return _finish(tx, "checked" if tx.check_mode else "committed")
+
+
+def _finish(tx: Transaction, outcome: str, **more: typing.Any) -> Json:
+    if tx.journal is not None and outcome == "committed":
+        tx.journal.close()
+    after = _observe_again(tx)
+    if after is not None:
+        after["witness"] = tx.witness
+    return _answer(
+        tx.id,
+        outcome,
+        steps=tx.rows,
+        restarts=tx.daemon.restarts,
+        reloads=tx.daemon.reloads,
+        changed=tx.changed,
+        diff=tx.diff if outcome in ("committed", "checked") else [],
+        running_containers=health.compare_containers(tx.before, after or {}),
+        observation=after,
+        **more,
+    )
+
+
+def _observe_again(tx: Transaction) -> Json | None:
+    try:
+        return look.observe(tx.host)
+    # The change itself is done; a look that fails must not hide what became of it.
+    except Exception:
+        return None
+
+
+def _failed(tx: Transaction, step: str, reason: str) -> Json:
+    if tx.journal is None:
+        tx.changed = tx.recovered
+        return _finish(tx, "refused", failed_step=step, reason=reason)
+    tx.journal.close()
+    outcome = "rolled_back"
+    try:
+        notes = _roll_back(tx, reason)
+        reason = "; ".join([reason, *notes])
+    except Exception as exc:
+        outcome = "rollback_failed"
+        reason = "%s; %s. The next run tries again" % (reason, reason_of(exc))
+    tx.changed = tx.recovered or outcome == "rollback_failed"
+    return _finish(tx, outcome, failed_step=step, reason=reason)
+
+
+def _roll_back(tx: Transaction, reason: str) -> list[str]:
+    undo = Undo(tx.host, tx.id, tx.daemon_timeout)
+    try:
+        undo.run()
+    finally:
+        tx.daemon.restarts += undo.daemon.restarts
+        tx.daemon.reloads += undo.daemon.reloads
+    notes = undo.notes + health_after_undo(tx.host, undo, tx.health_timeout)
+    undo.close(reason)
+    for row in tx.rows[:-1]:
+        if row["status"] == "done" and row["step"] not in _READING_STEPS:
+            row["status"] = "undone"
+    with contextlib.suppress(Exception):
+        _note_last(tx, "rolled_back")
+    return notes
+
+
+def _note_last(tx: Transaction, outcome: str) -> None:
+    """Record the end of a transaction in the ledger, without a change of what is owned."""
+    ledger = ledger_module.read_ledger(tx.host)[0] or ledger_module.empty_ledger()
+    ledger["last_transaction"] = tx.last_transaction(outcome)
+    write_ledger(tx.host, ledger)
+
+
+def reason_of(exc: Exception) -> str:
+    """Return what to say of an error; of a bug of ours also its type."""
+    if isinstance(exc, (HostError, ApiError)):
+        return str(exc)
+    if isinstance(exc, OSError):
+        place = " (%s)" % exc.filename if exc.filename else ""
+        return "%s%s" % (exc.strerror or type(exc).__name__, place)
+    return "%s: %s" % (type(exc).__name__, exc)
+
+
+def health_after_undo(host: Host, undo: Undo, timeout: float) -> list[str]:
+    """Check that the daemon and the containers of before are back; return what is not, as texts."""
+    begin = undo.begin
+    if begin["daemon"]["state"] != "running":
+        return []
+    try:
+        undo.daemon.api.get("/_ping")
+        health.wait_for_containers(host, undo.daemon.api, begin["stable"], timeout, False)
+    except (ApiError, HostError) as exc:
+        return ["after the rollback: %s" % exc]
+    return []
+
+
+# -- lock ------------------------------------------------------------------------------------------
+def lock(tx: Transaction) -> str:
+    """Become the only transaction on this host."""
+    for path in (ledger_module.STATE_DIRECTORY, ledger_module.TRANSACTIONS):
+        st = files.status(tx.host, path)
+        if st is None:
+            files.make_directory(tx.host, path, 0o700)
+        elif (
+            not stat_module.S_ISDIR(st.st_mode)
+            or st.st_uid != 0
+            or stat_module.S_IMODE(st.st_mode) & 0o077
+        ):
+            raise HostError(
+                "%s is not a directory that only root may enter; it holds before-images, so "
+                "look into it and then remove it" % path
+            )
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with files.directory(tx.host, ledger_module.STATE_DIRECTORY) as opened:
+        descriptor = os.open(os.path.basename(ledger_module.LOCK), flags, 0o600, dir_fd=opened)
+    tx.stack.callback(os.close, descriptor)
+    started = tx.host.monotonic()
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waited = tx.host.monotonic() - started
+            if waited > LOCK_TIMEOUT:
+                raise HostError(
+                    "another transaction has been running on this host for %d s; try again later"
+                    % int(waited)
+                ) from None
+            tx.host.sleep(0.25)
+        else:
+            return "the only transaction on this host"
+
+
+# -- recover ---------------------------------------------------------------------------------------
+def recover(tx: Transaction) -> str | Skipped:
+    """Undo a transaction that a crash left open, before anything else is looked at."""
+    found = ledger_module.open_transaction(tx.host)
+    if found is None:
+        return Skipped("no transaction was left open")
+    if tx.check_mode:
+        return "the transaction %s, left open at %s, would be undone first" % (
+            found["id"],
+            found["step"],
+        )
+    done = []
+    while found is not None:
+        try:
+            undo = Undo(tx.host, found["id"], tx.daemon_timeout)
+            undo.run()
+        except HostError as exc:
+            raise HostError(
+                "the transaction %s, which a crash left open, cannot be undone: %s"
+                % (found["id"], exc)
+            ) from exc
+        tx.recovered = True
+        tx.daemon.restarts += undo.daemon.restarts
+        tx.daemon.reloads += undo.daemon.reloads
+        notes = undo.notes + health_after_undo(tx.host, undo, tx.health_timeout)
+        undo.close("a crash at the step %s" % found["step"])
+        done.append("; ".join(["undid %s, left open at %s" % (found["id"], found["step"]), *notes]))
+        found = ledger_module.open_transaction(tx.host)
+    return ". ".join(done)
+
+
+# -- the transaction -------------------------------------------------------------------------------
+class Step(typing.NamedTuple):
+    """One step. ``reads_only``: it also takes part in check mode."""
+
+    name: str
+    action: typing.Callable[[Transaction], str | Skipped]
+    reads_only: bool = False
+
+
+STEPS = (
+    Step("lock", lock),
+    Step("recover", recover, reads_only=True),
+    Step("precheck", precheck, reads_only=True),
+    Step("check", check, reads_only=True),
+    Step("before_images", before_images),
+    Step("accounts", accounts),
+    Step("stage", stage),
+    Step("validate", validate_config),
+    Step("units", units),
+    Step("live_restore", live_restore),
+    Step("daemon_json", daemon_json),
+    Step("modes", modes),
+    Step("daemon", daemon),
+    Step("health", health_gate),
+    Step("commit", commit),
+)
+
+_READING_STEPS = frozenset({"lock", *(step.name for step in STEPS if step.reads_only)})

@@ -1,0 +1,197 @@
+# Copyright: (c) 2026, the Bulkhead authors
+# Apache License 2.0 (see LICENSE)
+"""The Docker daemon as a transaction handles it: reload, restart, and knowing that it took place.
+
+``systemctl reload docker`` sends SIGHUP and succeeds whatever the daemon makes of it, so a reload
+counts only once the daemon itself reports it as an event.
+"""
+
+from __future__ import annotations
+
+import json
+import typing
+
+from ansible_collections.bulkhead.hardening.plugins.module_utils import ledger as ledger_module
+from ansible_collections.bulkhead.hardening.plugins.module_utils.docker_api import (
+    ApiError,
+    DockerApi,
+)
+from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host, HostError
+
+UNIT = "docker.service"
+
+#: Seconds within which a running daemon must report a reload.
+RELOAD_TIMEOUT = 30.0
+#: How many of the daemon's last lines a failure quotes, and how long each may be.
+_QUOTED_LINES = 20
+_QUOTED_LENGTH = 400
+_POLL = 0.25
+
+# What SIGHUP applies keeps its value when it vanishes from the file (daemon/reload*.go), so taking
+# it back needs its default spelled out once. The remaining reloadable keys have no such default.
+RELOAD_DEFAULTS: dict[str, typing.Any] = {
+    "debug": False,
+    "default-ipc-mode": "private",
+    "default-runtime": "runc",
+    "default-shm-size": 64 * 1024 * 1024,
+    "default-stop-timeout": 10,
+    "insecure-registries": [],
+    "labels": [],
+    "live-restore": False,
+    "max-concurrent-downloads": 3,
+    "max-concurrent-uploads": 5,
+    "max-download-attempts": 5,
+    "registry-mirrors": [],
+    "shutdown-timeout": 15,
+}
+
+
+class Identity(typing.NamedTuple):
+    """One run of the daemon: a process id and its start, in clock ticks since boot."""
+
+    pid: int
+    start_ticks: int
+
+
+class Daemon:
+    """The daemon of one host.
+
+    :param socket: the path of its API socket, or None when it was not running at the look.
+    :param timeout: seconds in which it must answer after a restart.
+    """
+
+    def __init__(self, host: Host, socket: str | None, timeout: float) -> None:
+        self._host = host
+        self._timeout = timeout
+        self.socket = socket or "/run/docker.sock"
+        self.restarts = 0
+        self.reloads = 0
+
+    @property
+    def api(self) -> DockerApi:
+        """A client of the daemon's API."""
+        return DockerApi(self._host.path(self.socket), timeout=min(60.0, self._timeout))
+
+    # -- systemd -------------------------------------------------------------------------------
+    def properties(self) -> dict[str, str]:
+        """Return ActiveState, SubState, MainPID and Result of the daemon's unit."""
+        done = self._host.run(
+            ["systemctl", "show", UNIT, "--property=ActiveState,SubState,MainPID,Result"]
+        )
+        if done.rc != 0:
+            raise HostError("systemctl show %s: %s" % (UNIT, done.err.strip()))
+        pairs = (line.partition("=") for line in done.out.split("\n"))
+        return {name: value for name, _, value in pairs if name}
+
+    def identity(self) -> Identity | None:
+        """Return which run of the daemon is active, or None when it does not run."""
+        properties = self.properties()
+        pid = properties.get("MainPID", "0")
+        if properties.get("ActiveState") not in ("active", "reloading") or not pid.isdigit():
+            return None
+        ticks = ledger_module.start_ticks(self._host, int(pid))
+        return Identity(int(pid), ticks) if ticks is not None else None
+
+    def read_units(self) -> None:
+        """Let systemd read its unit files again."""
+        done = self._host.run(["systemctl", "daemon-reload"], timeout=120.0)
+        if done.rc != 0:
+            raise HostError("systemctl daemon-reload: %s" % done.err.strip())
+
+    def last_lines(self, since: float) -> str:
+        """Return the daemon's last journal lines since a time, as a suffix for a message."""
+        done = self._host.run(
+            [
+                "journalctl", "--no-pager", "--quiet", "--output=cat", "--unit=" + UNIT,
+                "--lines=%d" % _QUOTED_LINES, "--since=@%d" % int(since),
+            ]
+        )  # fmt: skip
+        lines = [line[:_QUOTED_LENGTH] for line in done.out.split("\n") if line.strip()]
+        if done.rc != 0 or not lines:
+            return ""
+        return ". Its last lines: " + " | ".join(lines[-_QUOTED_LINES:])
+
+    # -- effects -------------------------------------------------------------------------------
+    def reload(self, live_restore: bool | None = None) -> None:
+        """Send SIGHUP and wait until the daemon reports that it has read its file.
+
+        :param live_restore: what ``docker info`` must then say of it, when that is known.
+        :raises HostError: it did not, with the daemon's last lines.
+        """
+        self.reloads += 1
+        started = self._host.now()
+        done = self._host.run(["systemctl", "reload", UNIT], timeout=self._timeout)
+        if done.rc != 0:
+            reason = "systemctl reload %s: %s" % (UNIT, done.err.strip())
+            raise HostError(reason + self.last_lines(started))
+        deadline = self._host.monotonic() + RELOAD_TIMEOUT
+        reported = False
+        while True:
+            try:
+                reported = reported or self._reported_reload(started)
+                if reported and live_restore in (None, self._info().get("LiveRestoreEnabled")):
+                    return
+            except ApiError:
+                # It may have left altogether: a missing authorization plugin is fatal at SIGHUP.
+                if self.properties().get("ActiveState") not in ("active", "reloading"):
+                    raise HostError(
+                        "the daemon stopped at the reload" + self.last_lines(started)
+                    ) from None
+            if self._host.monotonic() > deadline:
+                what = "did not take live-restore" if reported else "did not report the reload"
+                raise HostError(
+                    "the daemon %s within %d s%s"
+                    % (what, int(RELOAD_TIMEOUT), self.last_lines(started))
+                )
+            self._host.sleep(_POLL)
+
+    def _info(self) -> dict[str, typing.Any]:
+        info = self.api.get("/info")
+        return info if isinstance(info, dict) else {}
+
+    def _reported_reload(self, since: float) -> bool:
+        """Tell whether the daemon emitted a reload event since a time.
+
+        With ``until`` the answer ends by itself; events come as JSON, one per line.
+        """
+        answer = self.api.get(
+            "/events",
+            since="%.9f" % since,
+            until="%.9f" % self._host.now(),
+            filters=json.dumps({"type": ["daemon"], "event": ["reload"]}),
+        )
+        return bool(answer)
+
+    def restart(self) -> None:
+        """Restart the daemon, or start it when it failed, and wait until its API answers.
+
+        :raises HostError: it did not come up within the timeout, with its last lines.
+        """
+        self.restarts += 1
+        started = self._host.now()
+        deadline = self._host.monotonic() + self._timeout
+        # Three starts within a minute are all that the unit allows: forget those so far.
+        self._host.run(["systemctl", "reset-failed", UNIT])
+        done = self._host.run(["systemctl", "restart", UNIT], timeout=self._timeout)
+        if done.rc != 0:
+            reason = "the daemon did not start"
+            if done.rc == 124:
+                reason = "the daemon did not start within %d s" % int(self._timeout)
+            raise HostError(reason + self.last_lines(started))
+        while True:
+            try:
+                self.api.get("/_ping")
+            except ApiError as exc:
+                properties = self.properties()
+                if properties.get("ActiveState") not in ("active", "activating", "reloading"):
+                    raise HostError(
+                        "the daemon stopped after its start" + self.last_lines(started)
+                    ) from exc
+                if self._host.monotonic() > deadline:
+                    raise HostError(
+                        "the daemon's API does not answer within %d s: %s%s"
+                        % (int(self._timeout), exc, self.last_lines(started))
+                    ) from exc
+                self._host.sleep(_POLL)
+            else:
+                return
