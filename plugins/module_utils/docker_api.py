@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 
 #: Largest answer that is read, in bytes. ``/containers/json`` of 1,000 containers is about 2 MiB.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+_PIECE_BYTES = 1024 * 1024
 
 
 class ApiError(Exception):
@@ -82,7 +83,13 @@ class DockerApi:
         try:
             connection.request(method, path, body=payload, headers=headers)
             response = connection.getresponse()
-            data = response.read(MAX_ANSWER_BYTES + 1)
+            # In pieces: Python 3.9 first clears a buffer as large as what is asked for.
+            data = b""
+            while len(data) <= MAX_ANSWER_BYTES:
+                piece = response.read(_PIECE_BYTES)
+                if not piece:
+                    break
+                data += piece
         except (OSError, http.client.HTTPException) as exc:
             raise ApiError("%s: %s" % (self.path, exc or type(exc).__name__)) from exc
         finally:

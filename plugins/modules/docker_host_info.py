@@ -14,14 +14,15 @@ author:
 description:
   - Answers with the observation of a host, one document about its Docker daemon, its containers and
     what of the system below matters to their security.
-  - Reads the Docker API over the daemon's unix socket, C(/proc), C(/sys), files and C(systemctl show).
-    Needs neither the Docker CLI nor a Docker library on the host.
-  - Read-only to the letter. It does not connect to a socket that would start the daemon, creates and
-    repairs nothing, and leaves the access times of files alone where the kernel allows that.
-  - Secrets stay on the host. Values of environment variables, labels, command lines, health checks,
-    volume options and of options that it does not know are never part of the answer.
-  - Works on hosts whose daemon is stopped, masked, broken or absent, and without root privileges. What
-    it could not read is named in C(observation.unread) with the reason.
+  - Reads the Docker API over the daemon's unix socket, C(/proc), C(/sys), files and
+    C(systemctl show). Needs neither the Docker CLI nor a Docker library on the host.
+  - Read-only to the letter. It does not connect to a socket that would start the daemon, creates
+    and repairs nothing, and leaves the access times of files alone where the kernel allows that.
+  - Secrets stay on the host. Values of environment variables, labels (a few well-known ones
+    apart), command lines, health checks, volume options and of options that it does not know are
+    never part of the answer.
+  - Works on hosts whose daemon is stopped, masked, broken or absent, and without root privileges.
+    What it could not read is named in C(observation.unread) with the reason.
 attributes:
   check_mode:
     description: Can run in check mode and return the same as without, since it changes nothing.
@@ -71,8 +72,8 @@ options:
     default: 60
   document:
     description:
-      - A file on the controller to which the whole observation is written, as JSON with mode 0600. The
-        answer then has its C(path) and its C(digest), the SHA-256 of the file.
+      - A file on the controller to which the whole observation is written, as JSON with mode 0600.
+        The answer then has its C(path) and its C(digest), the SHA-256 of the file.
       - Without it the answer lacks those parts of the containers that no plan needs.
     type: path
 """
@@ -98,8 +99,8 @@ EXAMPLES = r"""
 RETURN = r"""
 observation:
   description:
-    - What was seen. A section that could not be read is V(null) and has rows in C(unread); one that was
-      not asked for is absent.
+    - What was seen. A section that could not be read is V(null) and has rows in C(unread); one that
+      was not asked for is absent.
     - The whole document is described by C(docs/schemas/observation.schema.json) of the collection.
   returned: success
   type: dict
@@ -115,7 +116,7 @@ observation:
       returned: always
       sample: 1790000000.0
     unread:
-      description: What could not be read, as section, item (V(null) for the whole section) and reason.
+      description: What could not be read, by section and item (V(null) for all of it), and why.
       type: list
       elements: dict
       returned: always
@@ -134,9 +135,10 @@ observation:
       returned: when gathered
     engine:
       description:
-        - The Docker daemon. Its C(state) is one of V(running), V(stopped), V(masked), V(broken) and V(absent).
-        - Its C(options) are those that flags, environment or file set or that the API confirms, each with
-          what is configured, where, and what is in effect.
+        - The Docker daemon. Its C(state) is one of V(running), V(stopped), V(masked), V(broken) and
+          V(absent).
+        - Its C(options) are those that flags, environment or file set or that the API confirms,
+          each with what is configured, where, and what is in effect.
       type: dict
       returned: when gathered
     daemon_config:
@@ -203,8 +205,17 @@ observation:
       description: What an earlier transaction of Bulkhead left on the host.
       type: dict
       returned: when gathered
+path:
+  description: The file that the observation was written to.
+  returned: when O(document) was given
+  type: str
+digest:
+  description: Its SHA-256.
+  returned: when O(document) was given
+  type: str
 """
 
+# The documentation comes first, as ansible-test wants it.
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import look

@@ -768,7 +768,8 @@ class _Planner:
             return
         before = len(self.operations)
         for item in self.look["files"]:
-            if item["type"] not in ("absent", "link"):
+            # Files without a control, such as the data root, are the daemon's own business.
+            if item["control"] and item["type"] not in ("absent", "link"):
                 self._file_mode(item)
         self._socket_unit()
         if len(self.operations) == before:

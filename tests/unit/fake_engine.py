@@ -225,7 +225,7 @@ def unit_properties(name: str, **properties: typing.Any) -> str:
 
 
 class FakeHost(Host):
-    """A host below a directory; ``service``, ``socket_unit``, ``containerd`` are unit properties."""
+    """A host below a directory; ``service``, ``socket_unit`` and ``containerd`` describe units."""
 
     def __init__(self, root: pathlib.Path) -> None:
         super().__init__(str(root))

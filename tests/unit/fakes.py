@@ -401,8 +401,9 @@ class ActHost(FakeHost):
                 path = os.path.join(directory, name)
                 st = os.lstat(path)
                 row: tuple[typing.Any, ...] = (oct(st.st_mode), st.st_uid, st.st_gid)
-                if times:
-                    row += (st.st_atime_ns, st.st_mtime_ns, st.st_ctime_ns)
+                if times:  # to list a directory is to read it, so its access time says nothing
+                    accessed = 0 if stat.S_ISDIR(st.st_mode) else st.st_atime_ns
+                    row += (accessed, st.st_mtime_ns, st.st_ctime_ns)
                 elif stat.S_ISREG(st.st_mode):
                     data = pathlib.Path(path).read_bytes()
                     row += (data if len(data) < 4096 else hashlib.sha256(data).hexdigest(),)

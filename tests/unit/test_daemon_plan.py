@@ -469,3 +469,8 @@ def test_every_public_default_is_read() -> None:
 
     defaults = yaml.safe_load(pathlib.Path("roles/docker_daemon/defaults/main.yml").read_text())
     daemon_policy.read({k.removeprefix("docker_daemon_"): v for k, v in defaults.items()})
+
+
+def test_files_that_no_control_speaks_of_are_left_alone() -> None:
+    root = obs.file("/var/lib/docker", "directory", "0710", "x", gid=231072, group=None, control=[])
+    assert "mode" not in kinds(planned(obs.stock(files=[root])))
