@@ -7,6 +7,7 @@ from __future__ import annotations
 import typing
 
 from ansible.errors import AnsibleFilterError
+
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import daemon_plan, daemon_policy
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
 

@@ -16,8 +16,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options 
     knows,
     release,
 )
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils import plan as plans
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils import subids
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import plan as plans, subids
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.daemon_policy import (
     DEFAULT_USERNS_USER,
     KEY_SETTINGS,
@@ -58,6 +57,12 @@ _DEFAULTS: Json = {
     "userland-proxy": True,
     "log-driver": "json-file",
 }
+
+#: What a look must have read, whatever state Docker is in.
+_SECTIONS = (
+    *("os", "engine", "daemon_config", "files", "units", "subids", "users", "bulkhead"),
+    *("lsm", "sysctls", "modules", "scope_dropins"),
+)
 
 _OWNED_BY = "# Written by Bulkhead (role {role}); it is replaced by the next run.\n# {hint}\n"
 
@@ -112,10 +117,9 @@ class _Planner:
         if not isinstance(look, dict) or look.get("schema") != OBSERVATION_SCHEMA:
             found = look.get("schema") if isinstance(look, dict) else type(look).__name__
             raise PolicyError("observation", found, f"hand in one of schema {OBSERVATION_SCHEMA}")
-        needed = ("os", "engine", "daemon_config", "files", "units", "subids", "users", "bulkhead")
-        needed += ("lsm", "sysctls", "modules", "scope_dropins")
+        needed = list(_SECTIONS)
         if (look.get("engine") or {}).get("state") == "running":
-            needed += ("containers", "images", "volumes")
+            needed += ["containers", "images", "volumes"]
         for section in needed:
             if look.get(section) is None:
                 reasons = [
@@ -163,7 +167,7 @@ class _Planner:
             )
 
     def _engine_version(self) -> str | None:
-        version = self.engine["version"]
+        version: str | None = self.engine["version"]
         if version is None and self.engine["state"] == "absent":
             version = self.policy.expect_engine or None
         return version
@@ -411,18 +415,29 @@ class _Planner:
         if not self.running:
             reason = f"in the file; takes effect when Docker starts (it is {self.engine['state']})"
             self._row(name, setting, "pending", **common, reason=reason)
-        elif option.get("effective", common["wanted"] if self.engine["config_loaded"] else None) == (
-            common["wanted"]
+        elif (
+            option.get("effective", common["wanted"] if self.engine["config_loaded"] else None)
+            == (common["wanted"])
         ):
             self._row(name, setting, "ok", **{**common, "effective": common["wanted"]})
         elif self.engine["config_loaded"]:
             # docker0 is left as it is for as long as containers that survived a restart use it.
-            reason = "the daemon has read it, but keeps the old state until no container runs at a start"
-            self._row(name, setting, "pending", **common, reason=reason, affected=_names(self.alive))
+            reason = (
+                "the daemon has read it, but keeps the old state until no container runs at a start"
+            )
+            self._row(
+                name, setting, "pending", **common, reason=reason, affected=_names(self.alive)
+            )
         else:
             reason = f"{self.config['path']} was changed after the daemon started"
-            self._row(name, setting, "change", **common, reason=reason)
-            self.take_up.append(key)
+            self._row(name, setting, self._take_up(key), **common, reason=reason)
+
+    def _take_up(self, key: str) -> str:
+        """Have the daemon read a key that the file has already; return the state of it."""
+        if self.policy.restart == "never":
+            return "pending"
+        self.take_up.append(key)
+        return "change"
 
     def _applies(self, key: str) -> str | None:
         return {
@@ -436,8 +451,7 @@ class _Planner:
         entry = self._in_file(key, member)
         if entry is not None and entry.get("value") == wanted:
             if self.running and not self.engine["config_loaded"]:
-                self.take_up.append(key)
-                return "change"
+                return self._take_up(key)
             return "ok" if self.running else "pending"
         owned = (key, member) in self.owned
         if entry is not None and not owned and not explicit and self.profile == "compatible":
@@ -459,13 +473,11 @@ class _Planner:
         members = (self._in_file(key) or {}).get("members") or {}
         common["effective"] = {m: members[m].get("value") for m in wanted if m in members} or None
         common["source"] = self.config["path"] if common["effective"] else "default"
-        state = next(
-            (s for s in ("change", "pending", "held_back") if s in states.values()), "ok"
-        )
+        state = next((s for s in ("change", "pending", "held_back") if s in states.values()), "ok")
         kept = sorted(m for m, s in states.items() if s == "held_back")
         reason = self._applies(key) if state == "change" else None
         if state == "pending":
-            reason = f"in the file; takes effect when Docker starts (it is {self.engine['state']})"
+            reason = "in the file; takes effect when the daemon starts again"
         if kept:
             reason = (
                 f"somebody set {', '.join(kept)} in {self.config['path']}; the compatible profile "
@@ -514,7 +526,10 @@ class _Planner:
                     f"engine {self.version} does not know this key ({span}) and would not start; "
                     "leave it out for this host",
                 )
-            self._want_key("options", key, value, True)
+            if isinstance(value, dict):
+                self._want_members("options", key, value, True, None)
+            else:
+                self._want_key("options", key, value, True)
 
     # -- user namespaces -----------------------------------------------------------------------
     def _userns_remap(self) -> None:
@@ -720,9 +735,7 @@ class _Planner:
             return "a rootless daemon's scopes belong to its user's manager"
         info = self.engine["info"]
         if info and info["cgroup_driver"] != "systemd":
-            return (
-                f"the cgroup driver is {info['cgroup_driver']}: containers are no systemd scopes"
-            )
+            return f"the cgroup driver is {info['cgroup_driver']}: containers are no systemd scopes"
         if not info and system["cgroup_version"] != 2:
             return "with cgroup version 1 the cgroup driver is cgroupfs unless set otherwise"
         return None
@@ -783,7 +796,7 @@ class _Planner:
         wrong_group = item["gid"] != 0 and item["kind"] != "socket"
         if not excess and item["uid"] == 0 and not wrong_group:
             return
-        fields = {
+        fields: Json = {
             "mode": f"{mode & allowed:04o}" if excess else None,
             "owner": "root" if item["uid"] != 0 else None,
             "group": "root" if wrong_group else None,
@@ -834,7 +847,10 @@ class _Planner:
     # -- what an earlier policy set ------------------------------------------------------------
     def _wanted_items(self) -> set[tuple[str, str | None]]:
         """Return the owned keys that today's policy still speaks of."""
-        wanted: set[tuple[str, str | None]] = {(key, None) for key in self.policy.options}
+        wanted: set[tuple[str, str | None]] = set()
+        for key, value in self.policy.options.items():
+            members = list(value) if isinstance(value, dict) else [None]
+            wanted |= {(key, member) for member in members}
         for name, key, _ in KEY_SETTINGS:
             if self._wanted(name)[0] not in (None, UNMANAGED):
                 wanted.add((key, None))
@@ -868,7 +884,9 @@ class _Planner:
             )
             self.take_up.append(key)
         if self._wanted("pids_limit")[0] == UNMANAGED and SCOPE_DROPIN in self.owned_files:
-            dropin = next((d for d in self.look["scope_dropins"] if d["path"] == SCOPE_DROPIN), None)
+            dropin = next(
+                (d for d in self.look["scope_dropins"] if d["path"] == SCOPE_DROPIN), None
+            )
             if dropin:
                 self._remove_file(SCOPE_DROPIN, dropin["version"])
 
@@ -891,13 +909,15 @@ class _Planner:
         if needs_restart and self.policy.restart == "never":
             self._mark(needs_restart, "pending", f"{variable('restart')} is never")
             keys, needs_restart = [key for key in keys if key not in needs_restart], []
-        if needs_restart and self.alive and not self._live_restore():
-            if not self.policy.restart_stops_containers:
-                self._block(needs_restart)
-                keys, needs_restart = [key for key in keys if key not in needs_restart], []
+        ends_containers = bool(self.alive) and not self._live_restore()
+        if needs_restart and ends_containers and not self.policy.restart_stops_containers:
+            self._block(needs_restart)
+            keys, needs_restart = [key for key in keys if key not in needs_restart], []
         if needs_restart:
             option = self._option("live-restore")
-            first = bool(self.alive) and option.get("effective") is not True and self._live_restore()
+            first = (
+                bool(self.alive) and option.get("effective") is not True and self._live_restore()
+            )
             return {**result, "effect": "restart", "why": keys, "live_restore_first": first}
         return {**result, "effect": "reload" if keys else "none", "why": keys}
 
@@ -913,7 +933,9 @@ class _Planner:
         return self._option("live-restore").get("effective") is True
 
     def _rows_of(self, keys: list[str]) -> list[Json]:
-        return [r for r in self.rows if r["state"] == "change" and r["setting"].split(".")[0] in keys]
+        return [
+            r for r in self.rows if r["state"] == "change" and r["setting"].split(".")[0] in keys
+        ]
 
     def _mark(self, keys: list[str], state: str, reason: str) -> None:
         for item in self._rows_of(keys):
@@ -927,7 +949,9 @@ class _Planner:
                 affected=_names(self.alive),
                 accept=variable("restart_stops_containers"),
             )
-        dropped = {"group_present", "user_present", "subid_present"} if "userns-remap" in keys else set()
+        dropped = (
+            {"group_present", "user_present", "subid_present"} if "userns-remap" in keys else set()
+        )
         self.operations = [
             op for op in self.operations if op.get("key") not in keys and op["op"] not in dropped
         ]

@@ -85,7 +85,8 @@ WEAKENING: dict[str, tuple[object, str]] = {
 
 #: Names of resource limits that the daemon accepts (docker/go-units, ulimit.go).
 ULIMITS = frozenset(
-    "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
+    {"core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc"}
+    | {"rss", "rtprio", "rttime", "sigpending", "stack"}
 )
 
 
@@ -196,11 +197,11 @@ def _ulimits(name: str, value: object) -> dict[str, dict[str, int]]:
                 if str(item[side]) == "-1"
                 else _integer(f"{where}.{side}", item[side], 0, 2**63 - 1)
             )
-        if limits["hard"] != -1 and (
-            limits["soft"] == -1 or limits["soft"] > limits["hard"]
-        ):
+        if limits["hard"] != -1 and (limits["soft"] == -1 or limits["soft"] > limits["hard"]):
             raise PolicyError(
-                variable(where), item, "the soft limit is above the hard one; lower soft or raise hard"
+                variable(where),
+                item,
+                "the soft limit is above the hard one; lower soft or raise hard",
             )
         checked[str(key)] = limits
     return checked
@@ -266,7 +267,7 @@ def _options(value: object) -> Json:
             option.kind == "integer" and isinstance(item, bool)
         ):
             raise PolicyError(where, item, f"dockerd wants a {option.kind} here")
-        if option.kind == "map" and any(isinstance(v, dict) and not v for v in item.values()):
+        if isinstance(item, dict) and {} in list(item.values()):
             raise PolicyError(where, item, "an empty member says nothing; leave it out")
         weak = WEAKENING.get(str(key))
         if weak and item == weak[0]:

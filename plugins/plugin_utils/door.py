@@ -21,11 +21,12 @@ from ansible.plugins.action import ActionBase
 try:  # ansible-core 2.19 and later mark what may be a template instead of what may not
     from ansible.utils.unsafe_proxy import wrap_var
 except ImportError:  # pragma: no cover - gone in some later release
+
     def wrap_var(v: typing.Any) -> typing.Any:
         return v
 
 
-Json = typing.Dict[str, typing.Any]
+Json = dict[str, typing.Any]
 
 #: Largest answer accepted from a host, in bytes of JSON. A thousand containers take about 4 MiB.
 MAX_ANSWER_BYTES = 24 * 1024 * 1024
@@ -37,10 +38,14 @@ _BULKY = ("env_names", "mounts", "log_opts", "devices")
 def for_plans(observation: Json) -> Json:
     """Return an observation without the parts of containers that no plan needs."""
     small = dict(observation)
-    small["containers"] = [
-        {**item, "config": {k: v for k, v in item["config"].items() if k not in _BULKY}}
-        for item in observation.get("containers") or []
-    ] if observation.get("containers") is not None else None
+    small["containers"] = (
+        [
+            {**item, "config": {k: v for k, v in item["config"].items() if k not in _BULKY}}
+            for item in observation.get("containers") or []
+        ]
+        if observation.get("containers") is not None
+        else None
+    )
     if "containers" not in observation:
         del small["containers"]
     return small
@@ -65,7 +70,7 @@ def store(document: Json, path: str) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-class Door(ActionBase):  # type: ignore[misc]  # ActionBase is untyped
+class Door(ActionBase):
     """An action that runs one module and looks after what it answers."""
 
     module = ""

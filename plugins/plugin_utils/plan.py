@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import typing
 
-Json = typing.Dict[str, typing.Any]
+Json = dict[str, typing.Any]
 
 SCHEMA = "bulkhead.plan/1"
 
@@ -121,7 +121,9 @@ def merge(plans: typing.Sequence[Json]) -> Json:
             merged["operations"].append(operation)
         if plan["profile"] is not None:
             if merged["profile"] not in (None, plan["profile"]):
-                raise PolicyError("profile", plan["profile"], f"other roles use {merged['profile']}")
+                raise PolicyError(
+                    "profile", plan["profile"], f"other roles use {merged['profile']}"
+                )
             merged["profile"] = plan["profile"]
             merged["profile_reason"] = plan["profile_reason"]
         daemon, more = merged["daemon"], plan["daemon"]

@@ -78,9 +78,7 @@ def summary(plan: Json) -> list[str]:
         lines += [_line(row) for row in plan["settings"] if row["state"] == state]
     ok = sum(row["state"] == "ok" for row in plan["settings"])
     effect = plan["daemon"]["effect"]
-    lines.append(
-        f"{ok} settings in effect, {len(plan['operations'])} operations, daemon {effect}"
-    )
+    lines.append(f"{ok} settings in effect, {len(plan['operations'])} operations, daemon {effect}")
     return lines
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import typing
 
-Json = typing.Dict[str, typing.Any]
+Json = dict[str, typing.Any]
 
 VERSION = "1-2-3-4-5"
 
@@ -131,9 +131,7 @@ def with_file(look: Json, keys: Json, loaded: bool = True) -> Json:
     for key, value in keys.items():
         entry: Json = {"type": kinds[type(value)]}
         if isinstance(value, dict):
-            entry["members"] = {
-                m: {"type": kinds[type(v)], "value": v} for m, v in value.items()
-            }
+            entry["members"] = {m: {"type": kinds[type(v)], "value": v} for m, v in value.items()}
         else:
             entry["value"] = value
         entries[key] = entry
@@ -146,75 +144,84 @@ def with_file(look: Json, keys: Json, loaded: bool = True) -> Json:
     return look
 
 
+def _file_of(look: Json) -> Json:
+    """Return daemon.json as the observation shows it."""
+    return {
+        key: {m: v["value"] for m, v in entry["members"].items()}
+        if "members" in entry
+        else entry.get("value")
+        for key, entry in look["daemon_config"]["keys"].items()
+    }
+
+
+def _apply_json(op: Json, file_keys: Json, owned: list[Json]) -> None:
+    key, member = op["key"], op.get("member")
+    owned[:] = [i for i in owned if (i.get("key"), i.get("member")) != (key, member)]
+    if op["op"] == "json_set":
+        if member:
+            file_keys.setdefault(key, {})[member] = op["value"]
+        else:
+            file_keys[key] = op["value"]
+        item = {"kind": "json_key", "path": op["path"], "key": key, "intact": True}
+        owned.append({**item, "member": member} if member else item)
+    elif op["op"] == "json_remove":
+        (file_keys[key] if member else file_keys).pop(member or key)
+
+
+def _apply_file(op: Json, look: Json, owned: list[Json]) -> None:
+    owned[:] = [i for i in owned if i.get("path") != op["path"]]
+    if op["op"] == "file_absent":
+        look["scope_dropins"] = []
+        return
+    owned.append({"kind": "file", "path": op["path"], "intact": True})
+    if "docker-.scope.d" in op["path"]:
+        limit = int(op["content"].rsplit("TasksMax=", 1)[1])
+        look["scope_dropins"] = [{"path": op["path"], "tasks_max": limit, "version": VERSION}]
+    else:
+        look["units"]["docker.socket"]["socket_mode"] = op["content"].strip()[-4:]
+
+
+def _apply_account(op: Json, look: Json) -> None:
+    if op["op"] == "group_present":
+        look["users"]["groups"].append({"name": op["name"], "gid": 990, "members": []})
+    elif op["op"] == "user_present":
+        look["users"]["users"].append({"name": op["name"], "uid": 990, "gid": 990})
+    else:
+        for name in ("subuid", "subgid"):
+            look["subids"][name].append({"name": op["user"], **op[name]})
+
+
+def _apply_mode(op: Json, look: Json) -> None:
+    item = next(f for f in look["files"] if f["path"] == op["path"])
+    item["mode"] = op["mode"] or item["mode"]
+    if op["owner"]:
+        item.update(uid=0, owner="root")
+    if op["group"]:
+        item.update(gid=0, group="root")
+
+
 def apply(look: Json, plan: Json) -> Json:
     """Return the observation of the host after a plan, as a model of what the host would show."""
     look = copy.deepcopy(look)
-    file_keys: Json = {}
-    for key, entry in look["daemon_config"]["keys"].items():
-        file_keys[key] = (
-            {m: v["value"] for m, v in entry["members"].items()}
-            if "members" in entry
-            else entry.get("value")
-        )
+    file_keys = _file_of(look)
     owned = look["bulkhead"].setdefault("owned", {}).setdefault("docker_daemon", [])
     for op in plan["operations"]:
-        kind = op["op"]
-        if kind == "json_set":
-            if "member" in op:
-                file_keys.setdefault(op["key"], {})[op["member"]] = op["value"]
-            else:
-                file_keys[op["key"]] = op["value"]
-            owned.append({"kind": "json_key", "path": op["path"], "key": op["key"],
-                          "member": op.get("member"), "intact": True})  # fmt: skip
-        elif kind in ("json_remove", "disown"):
-            owned[:] = [
-                i for i in owned
-                if (i.get("key"), i.get("member")) != (op["key"], op.get("member"))
-            ]  # fmt: skip
-            if kind == "json_remove":
-                if "member" in op:
-                    file_keys[op["key"]].pop(op["member"])
-                else:
-                    file_keys.pop(op["key"])
-        elif kind == "file_present":
-            owned.append({"kind": "file", "path": op["path"], "intact": True})
-            if "docker-.scope.d" in op["path"]:
-                limit = int(op["content"].rsplit("TasksMax=", 1)[1])
-                look["scope_dropins"] = [
-                    {"path": op["path"], "tasks_max": limit, "version": VERSION}
-                ]
-            else:
-                look["units"]["docker.socket"]["socket_mode"] = op["content"].strip()[-4:]
-        elif kind == "file_absent":
-            look["scope_dropins"] = []
-            owned[:] = [i for i in owned if i.get("path") != op["path"]]
-        elif kind == "mode":
-            item = next(f for f in look["files"] if f["path"] == op["path"])
-            item["mode"] = op["mode"] or item["mode"]
-            if op["owner"]:
-                item.update(uid=0, owner="root")
-            if op["group"]:
-                item.update(gid=0, group="root")
-        elif kind == "group_present":
-            look["users"]["groups"].append({"name": op["name"], "gid": 990, "members": []})
-        elif kind == "user_present":
-            look["users"]["users"].append({"name": op["name"], "uid": 990, "gid": 990})
-        elif kind == "subid_present":
-            for name in ("subuid", "subgid"):
-                look["subids"][name].append({"name": op["user"], **op[name]})
+        if op["op"] in ("json_set", "json_remove", "disown"):
+            _apply_json(op, file_keys, owned)
+        elif op["op"].startswith("file_"):
+            _apply_file(op, look, owned)
+        elif op["op"] == "mode":
+            _apply_mode(op, look)
         else:
-            raise AssertionError(kind)
+            _apply_account(op, look)
     if not file_keys and look["daemon_config"]["state"] == "absent":
         return look
-    gone = [k for k in look["daemon_config"]["keys"] if k not in file_keys]
-    for key in gone:
+    for key in set(look["daemon_config"]["keys"]) - set(file_keys):
         look["engine"]["options"].pop(key, None)
         if key in _STOCK["engine"]["options"]:
             look["engine"]["options"][key] = copy.deepcopy(_STOCK["engine"]["options"][key])
     loaded = plan["daemon"]["effect"] == "restart" or look["engine"]["config_loaded"]
-    before = look["engine"]["options"]
     after = with_file(look, file_keys, loaded)
     if "userns-remap" in file_keys:
         after["engine"]["options"]["userns-remap"]["effective"] = True
-    del before
     return after

@@ -6,16 +6,16 @@ import copy
 import typing
 
 import pytest
+
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
     daemon_plan,
     daemon_policy,
     plan as plans,
 )
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import PolicyError
-
 from tests.unit import observations as obs
 
-Json = typing.Dict[str, typing.Any]
+Json = dict[str, typing.Any]
 
 
 def planned(look: Json, **policy: typing.Any) -> Json:
@@ -75,7 +75,9 @@ def test_a_used_stock_host_becomes_compatible_and_names_what_strict_would_affect
     assert set(sets(plan)) == {
         "live-restore", "log-opts.max-size", "log-opts.max-file", "default-ulimits.nofile"
     }  # fmt: skip
-    held = {name: row["affected"] for name, row in rows(plan).items() if row["state"] == "held_back"}
+    held = {
+        name: row["affected"] for name, row in rows(plan).items() if row["state"] == "held_back"
+    }
     assert held == {
         "icc": ["web"],
         "no-new-privileges": ["job", "web"],
@@ -252,7 +254,9 @@ def test_userns_is_never_switched_under_running_containers() -> None:
 
 
 def test_userns_once_on_stays_on() -> None:
-    look = obs.with_file(obs.stock(containers=[obs.container()]), {"userns-remap": "bulkhead-remap"})
+    look = obs.with_file(
+        obs.stock(containers=[obs.container()]), {"userns-remap": "bulkhead-remap"}
+    )
     look["engine"]["options"]["userns-remap"]["effective"] = True
     look["bulkhead"] = {
         "state": "ok", "reason": None, "profile": "strict",
@@ -379,10 +383,16 @@ def test_a_wide_socket_unit_gets_a_drop_in() -> None:
         ({"pids_limit": 3}, ["docker_daemon_pids_limit", "3", "16"]),
         ({"pids_limit": "many"}, ["docker_daemon_pids_limit", "many"]),
         ({"pids_limit": True}, ["docker_daemon_pids_limit", "True"]),
-        ({"ulimits": {"nofile": {"soft": 9, "hard": 8}}}, ["docker_daemon_ulimits[nofile]", "soft"]),
+        (
+            {"ulimits": {"nofile": {"soft": 9, "hard": 8}}},
+            ["docker_daemon_ulimits[nofile]", "soft"],
+        ),
         ({"ulimits": {"nofile": {"soft": -1, "hard": 8}}}, ["docker_daemon_ulimits[nofile]"]),
         ({"ulimits": {"nproc": {"soft": 1, "hard": 2}}}, ["nproc", "docker_daemon_pids_limit"]),
-        ({"ulimits": {"files": {"soft": 1, "hard": 2}}}, ["docker_daemon_ulimits[files]", "nofile"]),
+        (
+            {"ulimits": {"files": {"soft": 1, "hard": 2}}},
+            ["docker_daemon_ulimits[files]", "nofile"],
+        ),
         ({"ulimits": {"nofile": 8}}, ["docker_daemon_ulimits[nofile]", "soft"]),
         ({"log_opts": {"splunk-token": "s3"}}, ["splunk-token", "credentials"]),
         ({"log_opts": ["max-size"]}, ["docker_daemon_log_opts"]),
@@ -472,5 +482,6 @@ def test_every_public_default_is_read() -> None:
 
 
 def test_files_that_no_control_speaks_of_are_left_alone() -> None:
-    root = obs.file("/var/lib/docker", "directory", "0710", "x", gid=231072, group=None, control=[])
+    root = obs.file("/var/lib/docker", "directory", "0710", "", gid=231072, group=None)
+    root["control"] = []
     assert "mode" not in kinds(planned(obs.stock(files=[root])))

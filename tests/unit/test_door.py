@@ -9,13 +9,15 @@ import types
 import typing
 
 import pytest
-from ansible_collections.bulkhead.hardening.plugins.action import docker_host_apply, docker_host_info
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils import door
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils import plan as plans
 
+from ansible_collections.bulkhead.hardening.plugins.action import (
+    docker_host_apply,
+    docker_host_info,
+)
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import door, plan as plans
 from tests.unit import observations as obs
 
-Json = typing.Dict[str, typing.Any]
+Json = dict[str, typing.Any]
 
 
 def action(kind: typing.Any, arguments: Json, answer: Json, calls: list[Json]) -> typing.Any:
@@ -35,7 +37,9 @@ def _no_base_run(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_look_is_stored_whole_and_passed_on_small(tmp_path: pathlib.Path) -> None:
     look = obs.stock(containers=[obs.container(env_names=["TOKEN"], mounts=[{"source": "/x"}])])
     target = tmp_path / "deep" / "look.json"
-    made = action(docker_host_info.ActionModule, {"document": str(target)}, {"observation": look}, [])
+    made = action(
+        docker_host_info.ActionModule, {"document": str(target)}, {"observation": look}, []
+    )
     result = made.run(None, {})
     assert "mounts" not in result["observation"]["containers"][0]["config"]
     stored = json.loads(target.read_text())
@@ -75,13 +79,18 @@ def test_rows_for_people_do_not_travel() -> None:
     plan["daemon"]["effect"] = "reload"
     plan["settings"] = [plans.row("icc", "docker_daemon_icc", "change")]
     made = action(
-        docker_host_apply.ActionModule, {"plan": plan}, {"observation": obs.stock(), "changed": True}, calls
+        docker_host_apply.ActionModule,
+        {"plan": plan},
+        {"observation": obs.stock(), "changed": True},
+        calls,
     )
     assert made.run(None, {})["changed"]
     assert "settings" not in calls[0]["module_args"]["plan"]
 
 
-def test_a_document_that_cannot_be_written_is_an_error_with_its_name(tmp_path: pathlib.Path) -> None:
+def test_a_document_that_cannot_be_written_is_an_error_with_its_name(
+    tmp_path: pathlib.Path,
+) -> None:
     (tmp_path / "file").write_text("")
     made = action(
         docker_host_info.ActionModule,

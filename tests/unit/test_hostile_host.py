@@ -74,7 +74,13 @@ def play(tmp_path: pathlib.Path) -> typing.Callable[..., subprocess.CompletedPro
             *arguments, str(tmp_path / "play.yml"),
         ]  # fmt: skip
         return subprocess.run(
-            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+            command,
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
 
     return run

@@ -10,10 +10,9 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
     daemon_policy,
     report,
 )
-
 from tests.unit import observations as obs
 
-Json = typing.Dict[str, typing.Any]
+Json = dict[str, typing.Any]
 
 HOSTILE = "<script>alert(1)</script>\x1b[2J\u202e" + "x" * 5000
 

@@ -9,7 +9,7 @@ import typing
 
 import pytest
 
-Json = typing.Dict[str, typing.Any]
+Json = dict[str, typing.Any]
 
 
 @pytest.fixture(scope="session")

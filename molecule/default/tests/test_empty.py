@@ -49,7 +49,9 @@ def test_root_in_a_container_cannot_write_a_file_of_the_hosts_root(
     host: typing.Any, docker: Call
 ) -> None:
     host.check_output("install -d -m 0755 /srv/host && echo before > /srv/host/file")
-    run = host.run("docker run --rm -v /srv/host:/host lab:1 sh -c 'id -u; echo after > /host/file'")
+    run = host.run(
+        "docker run --rm -v /srv/host:/host lab:1 sh -c 'id -u; echo after > /host/file'"
+    )
     assert run.stdout.strip() == "0"
     assert run.rc != 0
     assert "Permission denied" in run.stderr

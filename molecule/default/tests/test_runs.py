@@ -10,7 +10,7 @@ import pytest
 
 testinfra_hosts = ["ansible://empty", "ansible://used"]
 
-Json = typing.Dict[str, typing.Any]
+Json = dict[str, typing.Any]
 
 
 def executions(notes: pathlib.Path, name: str) -> list[list[str]]:

@@ -10,7 +10,7 @@ import pytest
 
 testinfra_hosts = ["ansible://used"]
 
-Json = typing.Dict[str, typing.Any]
+Json = dict[str, typing.Any]
 Call = typing.Callable[..., str]
 
 #: The limit that each container has: its own where it names one, else the default of the profile.

@@ -84,7 +84,9 @@ print(
             "images": sorted(i["Id"] for i in ask("/images/json")),
             "volumes": sorted(v["Name"] for v in ask("/volumes")["Volumes"] or []),
             "networks": sorted(n["Id"] for n in ask("/networks")),
-            "units": {n: unit(n) for n in ("docker.service", "docker.socket", "containerd.service")},
+            "units": {
+                n: unit(n) for n in ("docker.service", "docker.socket", "containerd.service")
+            },
         }
     )
 )
