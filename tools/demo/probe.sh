@@ -17,7 +17,7 @@ fi
 rm -rf /srv/probe
 id=$(docker inspect --format '{{.Id}}' probe-neighbour)
 say 'processes at most' "$(cat "/sys/fs/cgroup/system.slice/docker-$id.scope/pids.max")"
-say 'open files at most' "$(in_container sh -c 'echo $(ulimit -Sn), hard $(ulimit -Hn)')"
+say 'open files at most' "$(in_container cat /proc/self/limits | awk '/^Max open files/ {print $4 ", hard " $5}')"
 say 'can gain rights by setuid' \
   "$(in_container grep NoNewPrivs /proc/self/status | awk '{print $2 == 1 ? "no" : "yes"}')"
 address=$(docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' probe-server)

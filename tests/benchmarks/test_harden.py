@@ -1,0 +1,88 @@
+"""What hardening costs: round trips, requests and time, on a virtual host and in the planner.
+
+Nothing here asserts a time. Counts do not vary, so they are asserted; times are printed, to be
+compared within one run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+import typing
+
+import pytest
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import daemon_plan, daemon_policy
+
+from tests.unit import observations as obs
+
+ROOT = pathlib.Path(__file__).parents[2]
+BIN = pathlib.Path(sys.executable).parent
+
+Say = typing.Callable[[str], None]
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Say:
+    """Return a printer that is heard although pytest captures output."""
+
+    def line(text: str) -> None:
+        with capsys.disabled():
+            print(text)
+
+    return line
+
+
+@pytest.fixture
+def host(tmp_path: pathlib.Path) -> typing.Iterator[dict[str, str]]:
+    """Boot one stock host; yield the environment in which the lab's inventory names it."""
+    environment = {
+        **os.environ,
+        "BULKHEAD_LAB_STATE": str(tmp_path / "lab"),
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "playbooks" / "collections"),
+        "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests" / "callback_plugins"),
+        "ANSIBLE_CALLBACKS_ENABLED": "remote_executions",
+        "BULKHEAD_REMOTE_LOG": str(tmp_path / "remote.jsonl"),
+    }
+    lab = [sys.executable, "-m", "lab"]
+    try:
+        subprocess.run([*lab, "up", "bench"], cwd=ROOT, env=environment, check=True)
+        yield environment
+    finally:
+        subprocess.run([*lab, "down", "--all-of-mine"], cwd=ROOT, env=environment, check=True)
+
+
+def test_first_and_second_harden(host: dict[str, str], tmp_path: pathlib.Path, say: Say) -> None:
+    log = pathlib.Path(host["BULKHEAD_REMOTE_LOG"])
+    for run, most in (("first", 2), ("second", 1)):
+        log.unlink(missing_ok=True)
+        documents = tmp_path / run
+        started = time.monotonic()
+        subprocess.run(
+            [str(BIN / "ansible-playbook"), "-i", "inventories/lab", "playbooks/harden.yml",
+             "-e", "bulkhead_hosts=bench", "-e", f"docker_harden_documents={documents}"],
+            cwd=ROOT, env=host, check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        seconds = time.monotonic() - started
+        calls = [json.loads(line) for line in log.read_text().splitlines()]
+        modules = [c["name"] for c in calls if c["kind"] == "module" and c["transport"] != "local"]
+        look = json.loads((documents / "bench" / "before.json").read_text())["observation"]
+        say(
+            f"\n{run} harden: {seconds:.1f} s, {len(modules)} remote module executions, "
+            f"{look['api_calls']} API calls in the look"
+        )
+        assert len(modules) == most
+
+
+@pytest.mark.parametrize("containers", [0, 10, 100, 1000])
+def test_planning(containers: int, say: Say) -> None:
+    look = obs.stock(containers=[obs.container(f"c{n}") for n in range(containers)])
+    policy = daemon_policy.read({})
+    started = time.perf_counter()
+    for _ in range(20):
+        daemon_plan.plan(look, policy)
+    say(f"\nplan for {containers} containers: {(time.perf_counter() - started) / 20 * 1000:.2f} ms")
