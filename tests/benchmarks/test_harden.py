@@ -15,8 +15,8 @@ import time
 import typing
 
 import pytest
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils import daemon_plan, daemon_policy
 
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import daemon_plan, daemon_policy
 from tests.unit import observations as obs
 
 ROOT = pathlib.Path(__file__).parents[2]

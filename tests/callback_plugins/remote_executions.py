@@ -12,9 +12,9 @@ Each call appends one line of JSON to the file that BULKHEAD_REMOTE_LOG names::
      "name": "bulkhead.hardening.docker_host_info", "transport": "ssh", "delegate_to": null,
      "run": 4700, "pid": 4711}
 
-``run`` is the process of ansible-playbook, ``pid`` the worker's. ``kind`` is ``module``, or ``command`` for one shell command over the connection: executing a
-module takes at least one. Calls that stay on the controller have the transport ``local``. Without
-the variable nothing is wrapped.
+``run`` is the process of ansible-playbook, ``pid`` the worker's. ``kind`` is ``module``, or
+``command`` for one shell command over the connection: executing a module takes at least one. Calls
+that stay on the controller have the transport ``local``. Without the variable nothing is wrapped.
 """
 
 from __future__ import annotations
