@@ -18,8 +18,8 @@ ARGS ?=
 S ?=
 
 # A checkout is tested with its own configuration, whatever the user's environment says.
-lint types unit bench molecule demo: export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
-lint types unit bench molecule demo: export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/playbooks/collections
+lint types unit oldest bench molecule demo: export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+lint types unit oldest bench molecule demo: export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/playbooks/collections
 
 # For your own hosts, your own configuration counts, if there is one.
 harden: export ANSIBLE_CONFIG ?= $(CURDIR)/ansible.cfg
@@ -36,7 +36,7 @@ harden: ## Harden your hosts: make harden INVENTORY=path LIMIT=pattern ARGS='--c
 
 ##@ Prove it
 .PHONY: test
-test: lint types unit molecule ## Everything: lint, types, unit tests, every Molecule scenario
+test: lint types unit oldest molecule ## Everything: lint, types, unit tests, every Molecule scenario
 
 .PHONY: test-fast
 test-fast: lint types unit ## What needs no virtual host (under 3 minutes)
@@ -55,6 +55,10 @@ types: ## mypy --strict on plugins, filters, lab and tools
 .PHONY: unit
 unit: ## Unit tests: make unit ARGS='-k profile'
 	@$(WITH_TOOLS) -- python -m pytest $(ARGS)
+
+.PHONY: oldest
+oldest: ## The tests that depend on ansible-core, on the oldest release that is supported
+	@$(WITH_TOOLS) -- tools/oldest
 
 .PHONY: molecule
 molecule: ## Every scenario on real hosts, or one: make molecule S=default

@@ -68,7 +68,7 @@ class DockerApi:
 
         :param body: sent as JSON.
         :param raw: sent as a tar archive, instead of ``body``.
-        :raises ApiError: no daemon, no answer in time, an answer too large, or a status of 400 and up.
+        :raises ApiError: no daemon, no answer in time, one that is too large, or a status from 400.
         """
         self.calls += 1
         if query:

@@ -152,8 +152,7 @@ class Host:
             done = subprocess.run(
                 argv,
                 input=stdin if stdin is not None else b"",
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                capture_output=True,
                 timeout=timeout,
                 env=environment,
                 cwd="/",

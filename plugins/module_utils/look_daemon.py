@@ -37,6 +37,8 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_systemd im
 
 DEFAULT_SOCKETS = ("/run/docker.sock", "/var/run/docker.sock")
 
+PROGRAM = "dockerd"
+
 _BINARIES = (
     "/usr/bin/dockerd",
     "/usr/sbin/dockerd",
@@ -85,13 +87,16 @@ class Daemon:
         self.config = ConfigFile(host, config_file)
         if self.state == "broken" and self.config.state not in ("absent", "empty", "valid"):
             self.reason = "%s; %s: %s" % (self.reason, self.config.path, self.config.reason)
-        if self.socket is None:
-            self.socket = self._find_socket()
         if self.pid is not None:
             self._read_start(self.pid)
         if self.state == "absent" and self.binary:
             self.state = "stopped"
             self.reason = self.reason or "dockerd is installed, but no unit starts it"
+        elif self.state == "stopped" and not self.binary:
+            # As after a removal: Debian leaves its init script, from which systemd makes a unit.
+            self.state, self.reason = "absent", "only a unit is left of Docker, not dockerd itself"
+        if self.socket is None and self.state != "absent":
+            self.socket = self._find_socket()
 
     # -- is it there, does it run? -------------------------------------------------------------
     def _unit_service(self, service: Mapping) -> look_systemd.Service | None:
@@ -109,7 +114,11 @@ class Daemon:
         active = service.get("active_state")
         if active in ("active", "reloading") and service.get("main_pid"):
             self.state, self.pid, self.callable = "running", service["main_pid"], True
-        elif active in ("active", "activating", "failed", "reloading"):
+        elif active in ("active", "activating", "reloading"):
+            self.state, self.reason = "broken", _broken_reason(service)
+        elif self._find_peer():
+            return
+        elif active == "failed":
             self.state, self.reason = "broken", _broken_reason(service)
         elif "masked" in (service.get("load_state"), service.get("unit_file_state")):
             self.state = "masked"
@@ -117,32 +126,42 @@ class Daemon:
         elif service.get("load_state") not in (None, "not-found"):
             self.state = "stopped"
             self.reason = "docker.service is %s" % (active or "not running")
-            if self._units.get("docker.socket", {}).get("active_state") == "active":
+            if self._socket_waits():
                 self.reason += "; docker.socket would start it"
-        else:
-            self._find_peer()
 
-    def _find_peer(self) -> None:
-        """Find a daemon that no docker.service runs, by the process that listens on its socket."""
+    def _socket_waits(self) -> bool:
+        return bool(self._units.get("docker.socket", {}).get("active_state") == "active")
+
+    def _find_peer(self) -> bool:
+        """Find a daemon that docker.service does not run, by who listens on its socket.
+
+        Tells whether there is one, working or not.
+        """
+        if self._socket_waits():
+            return False
         for path in DEFAULT_SOCKETS:
             real = self._real_socket(path)
-            if real is None:
-                continue
-            owner = self._listening_unit({path, real})
-            if owner:
-                self.reason = "%s belongs to %s, which starts on demand" % (path, owner)
-                return
-            try:
-                pid = DockerApi(self._host.path(real), self._timeout).peer_pid()
-            except ApiError as exc:
-                if isinstance(exc.__cause__, PermissionError):
-                    self.state, self.socket, self.callable = "running", real, True
-                    self.reason = "%s: permission denied" % real
-                elif _errno(exc) != errno.ECONNREFUSED:  # refused: left behind by a dead daemon
-                    self.state, self.reason = "broken", "%s does not answer" % real
-                return
-            self.state, self.pid, self.socket, self.callable = "running", pid, real, True
-            return
+            if real is not None:
+                return self._ask_peer(path, real)
+        return False
+
+    def _ask_peer(self, path: str, real: str) -> bool:
+        owner = self._listening_unit({path, real})
+        if owner:
+            self.reason = "%s belongs to %s, which starts on demand" % (path, owner)
+            return False
+        try:
+            self.pid = DockerApi(self._host.path(real), self._timeout).peer_pid()
+        except ApiError as exc:
+            if isinstance(exc.__cause__, PermissionError):
+                self.reason = "%s: permission denied" % real
+            elif getattr(exc.__cause__, "errno", None) == errno.ECONNREFUSED:
+                return False  # left behind by a dead daemon
+            else:
+                self.state, self.reason = "broken", "%s does not answer" % real
+                return True
+        self.state, self.socket, self.callable = "running", real, True
+        return True
 
     def _real_socket(self, path: str) -> str | None:
         """Return where the socket behind ``path`` is on this host, or None when there is none."""
@@ -227,7 +246,7 @@ class Daemon:
                 candidates.append(re.sub(r" \(deleted\)\Z", "", link))
             except OSError:  # root's alone to read
                 pass
-        if self.words:
+        if self.words and posixpath.basename(self.words[0].text) == PROGRAM:
             candidates.append(self.words[0].text)
         candidates.extend(_BINARIES)
         for path in candidates:
@@ -267,10 +286,6 @@ class Daemon:
             if isinstance(value, str) and value.startswith("/"):
                 return value
         return "/var/lib/docker"
-
-
-def _errno(exc: BaseException) -> int | None:
-    return getattr(exc.__cause__, "errno", None)
 
 
 def _broken_reason(service: Mapping) -> str:

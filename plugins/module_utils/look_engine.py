@@ -23,7 +23,10 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
     text,
     texts,
 )
-from ansible_collections.bulkhead.hardening.plugins.module_utils.look_daemon import Daemon
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_daemon import (
+    PROGRAM,
+    Daemon,
+)
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_options import (
     bare_address,
     shown,
@@ -64,7 +67,8 @@ def engine(
 
 def binary_version(host: Host, binary: str | None, timeout: float) -> str | None:
     """Return what ``dockerd --version`` says: ``26.1.5+dfsg1``; None when it says nothing."""
-    if not binary:
+    # Whatever else a unit starts, an init script perhaps, is not run to see what it does.
+    if not binary or posixpath.basename(binary) != PROGRAM:
         return None
     done = host.run([binary, "--version"], timeout=timeout)
     match = re.search(r"\bversion (\d[^\s,]*)", done.out)

@@ -123,7 +123,7 @@ observation:
       sample:
         - section: containers
           item: null
-          reason: "Docker is stopped: docker.service is inactive"
+          reason: docker.service is inactive; docker.socket would start it
     api_calls:
       description: How many requests were made to the Docker API.
       type: int
