@@ -101,9 +101,11 @@ class Door(ActionBase):
 
     def finish(self, answer: Json, document: str | None) -> Json:
         """Store the whole document if asked, and return what goes on into Ansible's memory."""
-        result = {k: v for k, v in answer.items() if k != "observation"}
+        result = {k: v for k, v in answer.items() if k not in ("observation", "plan")}
         # A failure is printed as it is; the look belongs into the document, not onto the screen.
-        if isinstance(answer.get("observation"), dict) and not answer.get("failed"):
+        if answer.get("failed"):
+            result.pop("running_containers", None)
+        elif isinstance(answer.get("observation"), dict):
             result["observation"] = for_plans(answer["observation"])
         if document:
             keep = ("observation", "transaction", "running_containers", "plan", "diff")

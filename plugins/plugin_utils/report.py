@@ -92,6 +92,27 @@ def _matched(result: Json) -> list[Json]:
     return pairs + [{"before": row, "after": row} for row in after.values()]
 
 
+#: What of a throw-away container is worth a line, and how to call it.
+_WITNESS = {
+    "host_uid": "root is user of the host",
+    "uid_map": "user ids (inside, outside, how many)",
+    "pids_max": "processes at most",
+    "nofile": "open files",
+    "no_new_privs": "cannot gain rights",
+    "seccomp": "seccomp mode (2 filters system calls)",
+    "lsm_label": "confined by",
+    "cap_eff": "capabilities",
+    "log_driver": "log driver",
+    "log_opts": "log options",
+}
+
+
+def _shown_witness(witness: Json) -> Json:
+    """Return the lines to show of a witness, by their names for people."""
+    flat = {**witness, **(witness.get("kernel") or {})}
+    return {text: flat[name] for name, text in _WITNESS.items() if name in flat}
+
+
 def page(results: typing.Mapping[str, Json], title: str) -> str:
     """Return one self-contained HTML page for the results of a run.
 
@@ -104,7 +125,12 @@ def page(results: typing.Mapping[str, Json], title: str) -> str:
     environment.filters["names"] = names
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     hosts = [
-        {"name": name, "result": result, "pairs": _matched(result)}
+        {
+            "name": name,
+            "result": result,
+            "pairs": _matched(result),
+            "witness": _shown_witness(result.get("witness") or {}),
+        }
         for name, result in sorted(results.items())
     ]
     return template.render(title=title, hosts=hosts, told=_TOLD)

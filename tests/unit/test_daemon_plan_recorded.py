@@ -14,7 +14,7 @@ from ansible_collections.bulkhead.hardening.plugins.filter.docker_daemon_plan im
 )
 
 FOLDER = pathlib.Path(__file__).parents[1] / "fixtures" / "observations"
-Json = typing.Dict[str, typing.Any]
+Json = dict[str, typing.Any]
 
 
 def recorded(name: str) -> Json:
