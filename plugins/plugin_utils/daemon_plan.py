@@ -58,6 +58,12 @@ _DEFAULTS: Json = {
     "log-driver": "json-file",
 }
 
+#: Log drivers that write files, which grow unless they are rotated.
+_FILE_DRIVERS = ("json-file", "local")
+
+#: Keys whose taking up hides containers, images and volumes from the daemon.
+_HIDING_KEYS = ("userns-remap", "data-root", "exec-root", "storage-driver", "containerd-namespace")
+
 #: What a look must have read, whatever state Docker is in.
 _SECTIONS = (
     *("os", "engine", "daemon_config", "files", "units", "subids", "users", "bulkhead"),
@@ -99,9 +105,7 @@ class _Planner:
         self.keys: Json = self.config["keys"] if self.config["state"] == "valid" else {}
         self.version = self._engine_version()
         self.containers: list[Json] = [
-            item
-            for item in observation.get("containers") or []
-            if not (item.get("labels") or {}).get("bulkhead.role")
+            item for item in observation.get("containers") or [] if not self._is_ours(item)
         ]
         self.alive = [item for item in self.containers if item["state"] in ("running", "paused")]
         owned = (observation["bulkhead"].get("owned") or {}).get(ROLE, [])
@@ -166,6 +170,24 @@ class _Planner:
                 "these keys stand in it more than once and the last one wins; keep one of each",
             )
 
+    @staticmethod
+    def _is_ours(container: Json) -> bool:
+        """Tell whether a container is a health check that was left over.
+
+        The label alone would not do: a container, or its image, may label itself.
+        """
+        labels = container.get("labels") or {}
+        return bool(labels.get("bulkhead.role")) and container["name"].startswith(
+            "bulkhead-health-"
+        )
+
+    def _data_left_behind(self) -> bool:
+        """Tell whether Docker is gone but its data is still there, for the next one to find."""
+        return self.engine["state"] == "absent" and any(
+            item["path"] == "/var/lib/docker" and item["type"] == "directory"
+            for item in self.look["files"]
+        )
+
     def _engine_version(self) -> str | None:
         version: str | None = self.engine["version"]
         if version is None and self.engine["state"] == "absent":
@@ -177,6 +199,8 @@ class _Planner:
             return self.policy.profile, f"{variable('profile')} says so"
         if self.look["bulkhead"].get("profile") == "strict":
             return "strict", "it was strict before, and strict stays"
+        if self._data_left_behind():
+            return "compatible", "Docker is not installed, but /var/lib/docker holds data"
         if self.engine["state"] == "absent":
             return "strict", "Docker is not installed yet"
         if not self.running:
@@ -231,9 +255,7 @@ class _Planner:
             return typing.cast("Json | None", entry)
         return typing.cast("Json | None", (entry.get("members") or {}).get(member))
 
-    def _set_key(
-        self, key: str, value: object, why: str, member: str | None = None, now: bool = True
-    ) -> None:
+    def _set_key(self, key: str, value: object, why: str, member: str | None = None) -> None:
         fields: Json = {"member": member} if member is not None else {}
         self._operation(
             "json_set",
@@ -244,8 +266,7 @@ class _Planner:
             observed=self.config["version"],
             **fields,
         )
-        if now:
-            self.take_up.append(key)
+        self.take_up.append(key)
 
     def _check_file_can_be_written(self) -> None:
         path, config = self.config["path"], self.config
@@ -382,7 +403,7 @@ class _Planner:
             return
         self._row(name, setting, "change", **common, reason=self._applies(key))
         why = f"CIS {control}" if control else variable(name)
-        self._set_key(key, wanted, why, now=option.get("effective") != wanted or not self.running)
+        self._set_key(key, wanted, why)
 
     def _default_in_effect(self, key: str) -> object:
         """Return what a running daemon does about a key that nobody set."""
@@ -485,14 +506,19 @@ class _Planner:
             )
         self._row(name, key, state, **common, reason=reason)
 
+    def _log_driver(self) -> str:
+        """Return the log driver that will be in effect after this plan."""
+        option = self._option("log-driver")
+        current = option.get("effective", option.get("configured", "json-file"))
+        return str(self.policy.options.get("log-driver", current))
+
     def _log_opts(self) -> None:
         wanted, explicit = self._wanted("log_opts")
         if wanted == UNMANAGED:
             self._row("log_opts", "log-opts", "unmanaged")
             return
-        option = self._option("log-driver")
-        driver = option.get("effective", option.get("configured", "json-file"))
-        if driver not in ("json-file", "local"):
+        driver = self._log_driver()
+        if driver not in _FILE_DRIVERS:
             self._row(
                 "log_opts",
                 "log-opts",
@@ -601,7 +627,9 @@ class _Planner:
                 "affected": _names(self.alive),
             }
         accept = variable("userns_accept_hidden_data")
-        if self.policy.userns_accept_hidden_data or self.engine["state"] == "absent":
+        if self.policy.userns_accept_hidden_data:
+            return None
+        if self.engine["state"] == "absent" and not self._data_left_behind():
             return None
         if not self.running:
             return {
@@ -693,6 +721,8 @@ class _Planner:
             self._row(name, setting, "not_applicable", **common, reason=reason)
             return
         ceiling = self.look["os"]["default_tasks_max"]
+        if self._later_scope_dropin(ceiling, dropin, common):
+            return
         if ceiling is not None and limit >= ceiling:
             # A drop-in would raise what systemd gives already, so there is none. Ours goes, if any.
             state = "change" if dropin and SCOPE_DROPIN in self.owned_files else "ok"
@@ -703,28 +733,29 @@ class _Planner:
             return
         common["effective"] = dropin["tasks_max"] if dropin else ceiling
         common["source"] = SCOPE_DROPIN if dropin else "systemd"
+        defaulted = [
+            c for c in self.alive if not (c["config"]["pids_limit"] or 0) > 0 and c.get("kernel")
+        ]
+        self._pids_dropin(limit, dropin, defaulted, common)
+
+    def _later_scope_dropin(self, ceiling: int | None, dropin: Json | None, common: Json) -> bool:
+        """Add a row and return True when somebody else's drop-in has the last word."""
         later = [
             d["path"]
             for d in self.look["scope_dropins"]
             if d["tasks_max"] is not None
             and d["path"].rsplit("/", 1)[1] > SCOPE_DROPIN.rsplit("/", 1)[1]
         ]
-        if later:
-            self._row(name, setting, "blocked", **common,
-                      reason=f"{', '.join(later)} sets TasksMax after ours; remove it there")  # fmt: skip
-            return
-        defaulted = [
-            c for c in self.alive if not (c["config"]["pids_limit"] or 0) > 0 and c.get("kernel")
-        ]
-        near = [
-            c for c in defaulted if (c["kernel"].get("pids_current") or 0) >= limit * NEAR_LIMIT
-        ]
-        if near:
-            self._row(name, setting, "blocked", **common, affected=_names(near),
-                      reason=f"they hold half of {limit} processes or more; give them a --pids-limit "
-                      f"of their own or raise {variable(name)}")  # fmt: skip
-            return
-        self._pids_dropin(limit, dropin, defaulted, common)
+        if not later:
+            return False
+        self._row(
+            "pids_limit",
+            "pids limit of a container",
+            "blocked",
+            **{**common, "effective": dropin["tasks_max"] if dropin else ceiling},
+            reason=f"{', '.join(later)} sets TasksMax after ours; remove it there",
+        )
+        return True
 
     def _no_scopes(self) -> str | None:
         """Return why containers of this host are no systemd scopes, or None when they are."""
@@ -758,6 +789,20 @@ class _Planner:
                 **common,
                 affected=_names(above),
                 reason="they keep their former limit until their next start" if above else None,
+            )
+            return
+        near = [
+            c for c in defaulted if (c["kernel"].get("pids_current") or 0) >= limit * NEAR_LIMIT
+        ]
+        if near:
+            self._row(
+                name,
+                setting,
+                "blocked",
+                **common,
+                affected=_names(near),
+                reason=f"they hold half of {limit} processes or more; give them a --pids-limit of "
+                f"their own or raise {variable(name)}",
             )
             return
         self._row(name, setting, "change", **common)
@@ -856,7 +901,9 @@ class _Planner:
                 wanted.add((key, None))
         for name, key in (("log_opts", "log-opts"), ("ulimits", "default-ulimits")):
             value = self._wanted(name)[0]
-            if isinstance(value, dict):
+            if isinstance(value, dict) and (
+                key != "log-opts" or self._log_driver() in _FILE_DRIVERS
+            ):
                 wanted |= {(key, member) for member in value}
         # userns-remap goes only when asked for by name, which _userns_switch plans.
         wanted.add(("userns-remap", None))
@@ -930,6 +977,10 @@ class _Planner:
         ]
         if planned:
             return bool(planned[0])
+        if any(op["op"] == "json_remove" and op["key"] == "live-restore" for op in self.operations):
+            return False
+        if "live-restore" in self.take_up:
+            return (self._in_file("live-restore") or {}).get("value") is True
         return self._option("live-restore").get("effective") is True
 
     def _rows_of(self, keys: list[str]) -> list[Json]:
@@ -949,9 +1000,4 @@ class _Planner:
                 affected=_names(self.alive),
                 accept=variable("restart_stops_containers"),
             )
-        dropped = (
-            {"group_present", "user_present", "subid_present"} if "userns-remap" in keys else set()
-        )
-        self.operations = [
-            op for op in self.operations if op.get("key") not in keys and op["op"] not in dropped
-        ]
+        self.operations = [op for op in self.operations if op.get("key") not in keys]
