@@ -88,6 +88,13 @@ def _names(containers: typing.Iterable[Json]) -> list[str]:
     return sorted(container["name"] for container in containers)
 
 
+def _same(one: object, other: object) -> bool:
+    """Compare two values; the daemon shows addresses of mirrors with a slash at the end."""
+    if isinstance(one, list) and isinstance(other, list):
+        return [str(item).rstrip("/") for item in one] == [str(item).rstrip("/") for item in other]
+    return one == other
+
+
 class _Planner:
     """Collects rows and operations; each method below plans one mechanism."""
 
@@ -384,7 +391,14 @@ class _Planner:
             self._flag_row(name, setting, option, common)
             return
         entry = self._in_file(key)
-        if entry is not None and "value" in entry and entry["value"] == wanted:
+        if entry is not None and entry.get("redacted"):
+            ours = self.owned.get((key, None), {}).get("intact")
+            reason = (
+                "the host's value may hold credentials and is not shown, so it cannot be compared"
+            )
+            self._row(name, setting, "ok" if ours else "blocked", **common, reason=reason)
+            return
+        if entry is not None and "value" in entry and _same(entry["value"], wanted):
             self._settled(name, setting, key, option, common)
             return
         if entry is None and self._is_default(key, wanted, option):
@@ -470,11 +484,14 @@ class _Planner:
     def _want_member(self, name: str, key: str, member: str, wanted: object, explicit: bool) -> str:
         """Plan for one member of a map in daemon.json. Return the state of it."""
         entry = self._in_file(key, member)
-        if entry is not None and entry.get("value") == wanted:
+        owned = self.owned.get((key, member))
+        if entry is not None and entry.get("redacted"):
+            # It may hold credentials, so it stays on the host: ours if untouched, else not comparable.
+            return "ok" if owned and owned["intact"] else "held_back"
+        if entry is not None and _same(entry.get("value"), wanted):
             if self.running and not self.engine["config_loaded"]:
                 return self._take_up(key)
             return "ok" if self.running else "pending"
-        owned = (key, member) in self.owned
         if entry is not None and not owned and not explicit and self.profile == "compatible":
             return "held_back"
         self._set_key(key, wanted, variable(name), member=member)
@@ -593,6 +610,14 @@ class _Planner:
         blocked = self._userns_blocked(on)
         if blocked:
             self._row(name, setting, "blocked", **common, **blocked)
+            return
+        if on and (self._in_file(setting) or {}).get("value"):
+            self._row(name, setting, self._take_up(setting), **common,
+                      reason="in the file; takes effect when the daemon starts again")  # fmt: skip
+            return
+        if not on and (setting, None) not in self.owned:
+            self._row(name, setting, "blocked", **common,
+                      reason=f"somebody else set it in {self.config['path']}; remove it there")  # fmt: skip
             return
         self._row(name, setting, "change", **common)
         if not on:
@@ -871,9 +896,11 @@ class _Planner:
         mode = unit.get("socket_mode")
         if unit.get("load_state") != "loaded" or not mode or not int(mode, 8) & ~0o660 & 0o7777:
             return
-        version = next(
-            (f["version"] for f in self.look["files"] if f["path"] == SOCKET_DROPIN), "absent"
-        )
+        if SOCKET_DROPIN in (unit.get("dropins") or []):
+            self._row("file_modes", "SocketMode of docker.socket", "blocked", effective=mode,
+                      control="3.16", reason="a drop-in after ours sets it; remove it there")  # fmt: skip
+            return
+        version = "absent"
         wanted = f"{int(mode, 8) & 0o660:04o}"
         self._row("file_modes", "SocketMode of docker.socket", "change", wanted=wanted,
                   effective=mode, control="3.16")  # fmt: skip
@@ -956,9 +983,22 @@ class _Planner:
         if needs_restart and self.policy.restart == "never":
             self._mark(needs_restart, "pending", f"{variable('restart')} is never")
             keys, needs_restart = [key for key in keys if key not in needs_restart], []
+        hiding = self._foreign_and_hiding() if needs_restart else []
+        if hiding:
+            self._block(
+                needs_restart,
+                f"needs a restart of the daemon, which would also take up {', '.join(hiding)} that somebody "
+                f"changed in {self.config['path']} since it started, and so hide what it holds now; restart "
+                "it yourself when that is meant, or take the change back",
+            )
+            keys, needs_restart = [key for key in keys if key not in needs_restart], []
         ends_containers = bool(self.alive) and not self._live_restore()
         if needs_restart and ends_containers and not self.policy.restart_stops_containers:
-            self._block(needs_restart)
+            self._block(
+                needs_restart,
+                "needs a restart of the daemon, which without live-restore ends these containers",
+                accept=variable("restart_stops_containers"),
+            )
             keys, needs_restart = [key for key in keys if key not in needs_restart], []
         if needs_restart:
             option = self._option("live-restore")
@@ -992,12 +1032,28 @@ class _Planner:
         for item in self._rows_of(keys):
             item.update(state=state, reason=f"needs a restart of the daemon, and {reason}")
 
-    def _block(self, keys: list[str]) -> None:
+    def _foreign_and_hiding(self) -> list[str]:
+        """Return keys that the daemon has not read yet and that would hide what it holds."""
+        if self.engine["config_loaded"]:
+            return []
+        planned = {op.get("key") for op in self.operations}
+        found = []
+        for key in _HIDING_KEYS:
+            effective = self._option(key).get("effective")
+            value = (self._in_file(key) or {}).get("value")
+            if key in planned or (value is None and key != "userns-remap"):
+                continue
+            if key == "userns-remap":
+                differs = bool(value) != bool(effective)
+            else:
+                # A remapped daemon shows its own folder below the data root.
+                differs = not str(effective or value).startswith(str(value))
+            if differs:
+                found.append(key)
+        return found
+
+    def _block(self, keys: list[str], reason: str, accept: str | None = None) -> None:
         for item in self._rows_of(keys):
-            item.update(
-                state="blocked",
-                reason="needs a restart of the daemon, which without live-restore ends these containers",
-                affected=_names(self.alive),
-                accept=variable("restart_stops_containers"),
-            )
+            affected = _names(self.alive)
+            item.update(state="blocked", reason=reason, affected=affected, accept=accept)
         self.operations = [op for op in self.operations if op.get("key") not in keys]

@@ -235,7 +235,9 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 
 def _remote_listeners(value: typing.Sequence[object]) -> list[str]:
-    return [str(item) for item in value if str(item).startswith("tcp:")]
+    # An address without a scheme is TCP to dockerd (moby, opts/hosts.go).
+    local = ("unix://", "fd://", "/")
+    return [str(item) for item in value if not str(item).strip().lower().startswith(local)]
 
 
 def _options(value: object) -> Json:

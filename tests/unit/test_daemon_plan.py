@@ -485,3 +485,71 @@ def test_files_that_no_control_speaks_of_are_left_alone() -> None:
     root = obs.file("/var/lib/docker", "directory", "0710", "", gid=231072, group=None)
     root["control"] = []
     assert "mode" not in kinds(planned(obs.stock(files=[root])))
+
+
+# -- what somebody else left half done ------------------------------------------------------------
+@pytest.mark.parametrize("keys", [{"userns-remap": "foo"}, {"data-root": "/srv/new"}])
+def test_a_restart_never_takes_up_a_foreign_change_that_hides_everything(keys: Json) -> None:
+    look = obs.with_file(obs.stock(containers=[obs.container()]), keys, loaded=False)
+    look["engine"]["options"].setdefault("data-root", obs.option(effective="/var/lib/docker"))
+    look["engine"]["options"]["data-root"]["effective"] = "/var/lib/docker"
+    plan = planned(look)
+    assert plan["daemon"]["effect"] != "restart"
+    assert next(iter(keys)) in rows(plan)["default-ulimits"]["reason"]
+
+
+def test_a_vanished_remapping_is_not_lost_by_a_restart_of_ours() -> None:
+    look = obs.with_file(
+        obs.stock(containers=[obs.container()]), {"dns": ["10.0.0.1"]}, loaded=False
+    )
+    look["engine"]["options"]["userns-remap"]["effective"] = True
+    assert planned(look)["daemon"]["effect"] != "restart"
+
+
+def test_data_of_a_removed_docker_counts_as_used() -> None:
+    look = obs.stock(containers=None, images=None, volumes=None)
+    look["engine"].update(state="absent", version=None, info=None, config_loaded=None, options={})
+    root = obs.file("/var/lib/docker", "directory", "0710", "", type="directory")
+    root["control"] = []
+    look["files"].append(root)
+    plan = planned(look)
+    assert plan["profile"] == "compatible"
+    row = rows(planned(look, userns_remap=True))["userns-remap"]
+    assert (row["state"], row["accept"]) == ("blocked", "docker_daemon_userns_accept_hidden_data")
+
+
+def test_log_options_follow_the_driver_that_is_planned() -> None:
+    plan = planned(obs.stock(), options={"log-driver": "journald"})
+    assert rows(plan)["log-opts"]["state"] == "not_applicable"
+    assert not [op for op in plan["operations"] if op.get("key") == "log-opts"]
+
+
+@pytest.mark.parametrize("host", ["tcp://1.2.3.4:2375", "0.0.0.0:2375", ":2375", "TCP://0.0.0.0"])
+def test_every_spelling_of_a_tcp_listener_needs_tls(host: str) -> None:
+    with pytest.raises(PolicyError, match="tlsverify"):
+        planned(obs.stock(), options={"hosts": ["unix:///run/docker.sock", host]})
+
+
+def test_a_container_that_labels_itself_is_still_seen() -> None:
+    sly = obs.container("sly")
+    sly["labels"] = {"bulkhead.role": "health"}
+    assert planned(obs.stock(containers=[sly]))["profile"] == "compatible"
+
+
+def test_a_limit_in_effect_is_not_blocked_by_who_uses_it() -> None:
+    busy = obs.container("busy")
+    busy["kernel"].update(pids_current=1500, pids_max=2048)
+    dropin = {"path": daemon_plan.SCOPE_DROPIN, "tasks_max": 2048, "version": "v"}
+    row = rows(planned(obs.stock(containers=[busy], scope_dropins=[dropin])))
+    assert row["pids limit of a container"]["state"] == "ok"
+
+
+def test_a_later_drop_in_has_the_last_word_and_is_named() -> None:
+    later = {
+        "path": "/etc/systemd/system/docker-.scope.d/90-x.conf",
+        "tasks_max": 9,
+        "version": "v",
+    }
+    row = rows(planned(obs.stock(scope_dropins=[later]), pids_limit=4000))
+    assert row["pids limit of a container"]["state"] == "blocked"
+    assert "90-x.conf" in row["pids limit of a container"]["reason"]
