@@ -26,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + signal.number
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read our answer has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:

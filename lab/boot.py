@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import socket
 import subprocess
 import threading
 import time
@@ -17,6 +16,9 @@ DEADLINE = 300.0
 
 #: Time for a host to answer after it was resumed, in seconds. Three are normal.
 RESUME_DEADLINE = 60.0
+
+#: How often to try and connect though the console does not say that it makes sense, in seconds.
+UNINVITED_INTERVAL = 20.0
 
 # Waits for the end of the boot. Prints boot id, system state, docker's state, failed units.
 _READINESS = (
@@ -94,13 +96,15 @@ def _start(host: hosts.Host, until: float, stop: threading.Event) -> None:
 
 def _wait(host: hosts.Host, until: float, stop: threading.Event, old_boot: str = "") -> None:
     """Wait for SSH, the end of the boot and docker, then record the host as ready."""
-    started = time.monotonic()
+    started = asked = time.monotonic()
     while True:
-        _check(host, until, stop)
-        answer = _ask(host, until, stop) if _greets(host) else None
-        if answer is not None and answer[0] != old_boot:
-            break
-        stop.wait(0.2)
+        check(host, until, stop)
+        if _may_answer(host, asked):
+            answer = _ask(host, until, stop)
+            if answer is not None and answer[0] != old_boot:
+                break
+            asked = time.monotonic()
+        stop.wait(0.5)
     state, docker, *failed = answer[1:]
     if state not in ("running", "degraded") or docker != "active":
         reason = f"booted into state {state!r} with docker {docker!r}"
@@ -112,13 +116,13 @@ def _wait(host: hosts.Host, until: float, stop: threading.Event, old_boot: str =
     tools.say(f"{host.name}: ready after {seconds:.0f} s on port {host.port}{note}")
 
 
-def _check(host: hosts.Host, until: float, stop: threading.Event) -> None:
+def check(host: hosts.Host, until: float, stop: threading.Event) -> None:
     """Raise when there is nothing left to wait for."""
     if stop.is_set():
         raise _Stopped
     if not host.running:
         raise _failure(host, "QEMU ended", tools.tail(host.qemu_log, 10))
-    if "Kernel panic - not syncing" in tools.tail(host.console):
+    if "Kernel panic - not syncing" in tools.tail(host.console, since=host.console_offset):
         raise _failure(host, "its kernel panicked")
     if time.monotonic() > until:
         raise _failure(host, "was not ready in time (see --timeout)")
@@ -132,13 +136,20 @@ def _failure(host: hosts.Host, what: str, detail: str = "") -> LabError:
     return LabError("\n".join(lines))
 
 
-def _greets(host: hosts.Host) -> bool:
-    """Tell whether an SSH server answers. QEMU itself accepts long before the host listens."""
-    try:
-        with socket.create_connection((hosts.ADDRESS, host.port), timeout=2) as connection:
-            return connection.recv(4) == b"SSH-"
-    except OSError:
-        return False
+def _may_answer(host: hosts.Host, asked: float) -> bool:
+    """Tell whether it makes sense to connect now.
+
+    QEMU accepts connections long before the host listens and delivers them all once it does.
+    OpenSSH from 9.8 on then takes us for an attacker (PerSourcePenalties) and hangs up for a while,
+    so we wait for systemd's word on the console, and hardly ever ask without it.
+
+    :param asked: when we asked last, in monotonic seconds.
+    """
+    return (
+        host.resumes
+        or "Started ssh.service" in tools.tail(host.console, 1_000, since=host.console_offset)
+        or time.monotonic() - asked > UNINVITED_INTERVAL
+    )
 
 
 def _ask(host: hosts.Host, until: float, stop: threading.Event) -> list[str] | None:
@@ -151,7 +162,7 @@ def _ask(host: hosts.Host, until: float, stop: threading.Event) -> list[str] | N
     if host.resumes:
         seed = tools.random_hex(64)
         script = _WAKE.format(now=f"{time.time():.3f}", name=host.name, seed=seed) + script
-    command = [*hosts.ssh_command(host, connect_timeout=30), script]
+    command = [*hosts.ssh_command(host, connect_timeout=15), script]
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as ssh:
@@ -160,7 +171,7 @@ def _ask(host: hosts.Host, until: float, stop: threading.Event) -> list[str] | N
                 try:
                     output, _ = ssh.communicate(timeout=0.5)
                 except subprocess.TimeoutExpired:
-                    _check(host, until, stop)
+                    check(host, until, stop)
                 else:
                     break
         except BaseException:

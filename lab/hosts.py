@@ -62,6 +62,8 @@ class Host:
     resumes: bool = False
     port: int = 0
     started_at: float | None = None
+    #: Where in the console's log the present boot begins, in bytes.
+    console_offset: int = 0
     process: processes.Identity | None = None
     ready: bool = False
     failed_units: list[str] = dataclasses.field(default_factory=list)
@@ -107,6 +109,11 @@ class Host:
         if not self.running:
             return "stopped"
         return "running" if self.ready else "starting"
+
+    def new_boot(self) -> None:
+        """Note that a boot begins: what the console says from now on belongs to it."""
+        self.ready = False
+        self.console_offset = self.console.stat().st_size if self.console.exists() else 0
 
     def save(self) -> None:
         document = json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True)

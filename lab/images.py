@@ -85,11 +85,11 @@ def ensure(name: str, *, force: bool = False) -> Image:
     image = Image(kind, directory)
     with locked(image):
         if force and directory.exists():
-            _discard(directory)
+            discard(directory)
         if not directory.exists():
             _build(image, public_key)
-            _prune(directory)
-        os.utime(directory)  # when it was last used, for _prune
+            prune(directory)
+        os.utime(directory)  # when it was last used, for prune
     return image
 
 
@@ -105,7 +105,6 @@ def _build(image: Image, public_key: str) -> None:
     """Build one image under a temporary name and put it in place in one step."""
     kind = image.kind
     programs = ["mmdebstrap", "mke2fs", "tar"]
-    programs += ["setfiles"] if kind.selinux else []
     programs += [] if os.geteuid() == 0 else ["fakeroot"]
     tools.find(*programs)
     if kind.selinux and os.geteuid() != 0:
@@ -132,7 +131,7 @@ def _bootstrap(kind: kinds.Kind, scratch: Path) -> None:
     packages = paths.cache_dir() / "packages" / kind.suite
     packages.mkdir(parents=True, exist_ok=True)
     early = scratch / "early.tar"
-    early.write_bytes(_tar_of(kinds.GUEST_DIR / "early"))
+    early.write_bytes(pack(kinds.GUEST_DIR / "early"))
     systemctl, archives = 'chroot "$1" systemctl', '"$1"/var/cache/apt/archives'
     cached = shlex.quote(str(packages))
     (mmdebstrap,) = tools.find("mmdebstrap")
@@ -164,9 +163,10 @@ def _assemble(kind: kinds.Kind, scratch: Path, public_key: str) -> None:
     All in one shell, because an ordinary user needs one fakeroot around everything that sets or
     reads owners.
     """
-    late = _tar_of(kinds.GUEST_DIR / "late", {"root/.ssh/authorized_keys": f"{public_key}\n"})
+    late = pack(kinds.GUEST_DIR / "late", {"root/.ssh/authorized_keys": f"{public_key}\n"})
     (scratch / "late.tar").write_bytes(late)
-    contexts = "root/etc/selinux/default/contexts/files/file_contexts"
+    # The guest's own program: it knows the guest's policy, and need not be installed here.
+    label = "chroot root setfiles -m -F /etc/selinux/default/contexts/files/file_contexts /"
     script = f"""
         mkdir root
         tar -x -p --numeric-owner --xattrs --xattrs-include='*' -f rootfs.tar -C root
@@ -175,7 +175,7 @@ def _assemble(kind: kinds.Kind, scratch: Path, public_key: str) -> None:
         cp -L root/boot/initrd.img-* initrd
         chmod 0644 vmlinuz initrd
         dpkg-query --admindir=root/var/lib/dpkg -W > packages
-        {f"setfiles -r root -F root/{contexts.removeprefix('root/')} root" if kind.selinux else ":"}
+        {label if kind.selinux else ":"}
         mke2fs -q -t ext4 -L root -m 0 -E lazy_itable_init=0 -d root disk.raw {kind.disk}
         rm -rf root
     """
@@ -185,7 +185,7 @@ def _assemble(kind: kinds.Kind, scratch: Path, public_key: str) -> None:
     tools.run(shell, scratch / "build.log")
 
 
-def _tar_of(tree: Path, extra: dict[str, str] | None = None) -> bytes:
+def pack(tree: Path, extra: dict[str, str] | None = None) -> bytes:
     """Pack a tree of plain files as root's, directories 0755 and files 0644.
 
     :param extra: more files as path -> text; they and their directories are for root alone.
@@ -224,7 +224,7 @@ def _in_use() -> dict[Path, str]:
     return {link.resolve(): link.parent.name for link in overlays_dir().glob("*/image")}
 
 
-def _discard(directory: Path) -> None:
+def discard(directory: Path) -> None:
     """Delete an image. Raises LabError when a host uses it, running or not."""
     with paths.locked(overlays_dir() / ".lock"):
         user = _in_use().get(directory.resolve())
@@ -233,7 +233,7 @@ def _discard(directory: Path) -> None:
         shutil.rmtree(directory)
 
 
-def _prune(current: Path) -> None:
+def prune(current: Path) -> None:
     """Remove images of the same kind that no host uses and that nobody asked for in a week."""
     kind = current.name.rpartition("-")[0]
     with paths.locked(overlays_dir() / ".lock"):

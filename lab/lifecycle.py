@@ -114,9 +114,9 @@ def reboot(host: hosts.Host, deadline: float) -> None:
     """Reboot a host from inside and wait until it is ready again. It stays as it is on failure."""
     if not host.running:
         raise LabError(f"host {host.name} is off; run: python3 -m lab start {host.id}")
-    ssh = hosts.ssh_command(host)
+    host.new_boot()
     before = subprocess.run(
-        [*ssh, "cat /proc/sys/kernel/random/boot_id && systemctl reboot"],
+        [*hosts.ssh_command(host), "cat /proc/sys/kernel/random/boot_id && systemctl reboot"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -124,7 +124,6 @@ def reboot(host: hosts.Host, deadline: float) -> None:
     )
     if not before.stdout.strip():
         raise LabError(f"host {host.name} does not answer: {before.stderr.strip()}")
-    host.ready = False
     host.save()
     tools.say(f"{host.name}: rebooting")
     with interruptible():

@@ -85,6 +85,7 @@ def launch(host: hosts.Host) -> None:
     """
     for _attempt in range(PORT_ATTEMPTS):
         host.port = host.port or free_port()
+        host.new_boot()
         (host.directory / QMP_SOCKET).unlink(missing_ok=True)
         with host.qemu_log.open("wb") as log:
             # A session of its own: closing the caller's terminal must not end the host.
@@ -97,7 +98,7 @@ def launch(host: hosts.Host) -> None:
                 start_new_session=True,
             )
         host.process = processes.identify(process.pid, host.marker)
-        host.started_at, host.ready = time.time(), False
+        host.started_at = time.time()
         host.save()
         if _listens(host, process):
             return

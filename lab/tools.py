@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -20,8 +21,10 @@ PACKAGES = {
     "ssh-keygen": "openssh-client",
     "tar": "tar",
     "fakeroot": "fakeroot",
-    "setfiles": "policycoreutils",
 }
+
+# ECMA-48 control sequences, and the two-character escapes of terminals.
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[ -/]*[0-~])")
 
 # Administrators' programs are not on every user's PATH.
 _SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
@@ -49,19 +52,22 @@ def random_hex(size: int) -> str:
     return secrets.token_hex(size)
 
 
-def tail(path: Path, lines: int = 40) -> str:
-    """Return the last lines of a log, or a note that there is none."""
+def tail(path: Path, lines: int = 40, since: int = 0) -> str:
+    """Return the last lines of a log, or a note that there is none.
+
+    :param since: leave out what comes before this offset in bytes.
+    """
     try:
         with path.open("rb") as stream:
             stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - 64 * 1024))
+            stream.seek(max(since, stream.tell() - 256 * 1024))
             data = stream.read()
     except OSError as error:
         return f"({path}: {error.strerror})"
-    # A console speaks to a terminal: keep what is readable, drop what would move a cursor.
-    text = data.decode("utf-8", "replace").replace("\r", "")
+    # A console speaks to a terminal: keep what is readable, drop colours and cursor movements.
+    text = _ESCAPES.sub("", data.decode("utf-8", "replace").replace("\r", "\n"))
     readable = "".join(c if c == "\n" or c == "\t" or c.isprintable() else "" for c in text)
-    return "\n".join(readable.splitlines()[-lines:]) or "(empty)"
+    return "\n".join([line for line in readable.splitlines() if line][-lines:]) or "(empty)"
 
 
 def run(

@@ -143,8 +143,16 @@ OPTIONS: dict[str, Option] = {
 
 #: Keys inside ``log-opts`` that carry no credentials (splunk-token, gelf-address and others may).
 PLAIN_LOG_OPTS = frozenset(
-    {"cache-disabled", "cache-max-file", "cache-max-size", "compress", "max-buffer-size", "max-file",
-     "max-size", "mode"}
+    {
+        "cache-disabled",
+        "cache-max-file",
+        "cache-max-size",
+        "compress",
+        "max-buffer-size",
+        "max-file",
+        "max-size",
+        "mode",
+    }
 )
 
 _RELEASE = re.compile(r"^v?(\d+)\.(\d+)(?:\.(\d+))?")

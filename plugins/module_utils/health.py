@@ -137,7 +137,10 @@ def check_options(
     :param restarted: without a restart only those are compared that a reload applies.
     :raises HostError: the daemon runs with another value.
     """
-    options = (after.get("engine") or {}).get("options") or {}
+    engine = after.get("engine") or {}
+    options = engine.get("options") or {}
+    counts = (engine.get("info") or {}).get("containers") or {}
+    attached = bool(counts.get("running") or counts.get("paused"))
     wrong, pending = [], []
     for key in sorted(set(planned) & set(document)):
         known = daemon_options.OPTIONS.get(key)
@@ -151,7 +154,7 @@ def check_options(
             continue
         text = "%s is %r instead of %r" % (key, effective, wanted)
         # docker0 stays as it is while containers are attached to it (daemon/daemon_unix.go).
-        if key == "icc" and running(after):
+        if key == "icc" and attached:
             pending.append(text + " until no container runs")
         else:
             wrong.append(text)
@@ -287,8 +290,10 @@ def _wait_for_sleep(host: Host, pid: int) -> None:
     """
     deadline = host.monotonic() + 5.0
     while host.monotonic() < deadline:
-        with contextlib.suppress(OSError):
+        children: list[str] = []
+        with contextlib.suppress(OSError):  # not every kernel has this file
             children = host.read_text("/proc/%d/task/%d/children" % (pid, pid)).split()
+        with contextlib.suppress(OSError):
             status = host.read_text("/proc/%s/status" % (children[0] if children else pid))
             fields = dict(line.partition(":")[::2] for line in status.split("\n"))
             name, state = fields.get("Name", "").strip(), fields.get("State", "").strip()

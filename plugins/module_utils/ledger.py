@@ -43,11 +43,12 @@ IMAGES_NAME = "before"
 
 LEDGER_SCHEMA = "bulkhead.ledger/1"
 
-#: Records that close a journal. A journal without one of them is an open transaction.
+#: Records that close a journal. One without them is that of an open transaction, and so is one in
+#: which ``reopened`` follows them: its undo was asked for, and has not ended.
 END_RECORDS = frozenset({"committed", "rolled_back"})
 
-#: A transaction's id: UTC time, so that names sort by age, and some random digits.
-TRANSACTION_ID = re.compile(r"\A\d{8}T\d{6}Z-[0-9a-f]{6}\Z")
+#: A transaction's id: UTC time, then microseconds, so that names sort by age.
+TRANSACTION_ID = re.compile(r"\A\d{8}T\d{6}Z-\d{6}\Z")
 
 _SHOWN_FIELDS = ("kind", "path", "key", "member", "user", "name")
 _SCHEMA = re.compile(r"\Abulkhead\.ledger/(\d+)\Z")
@@ -100,9 +101,7 @@ def open_transaction(host: Host) -> dict[str, typing.Any] | None:
     """
     for identifier in transaction_ids(host):
         records = read_journal(host, identifier)
-        if not records or records[0].get("record") != "begin":
-            continue
-        if any(record.get("record") in END_RECORDS for record in records):
+        if not is_open(records):
             continue
         steps = [record.get("step") for record in records if record.get("record") == "step"]
         return {
@@ -111,6 +110,15 @@ def open_transaction(host: Host) -> dict[str, typing.Any] | None:
             "started_at": records[0].get("at"),
         }
     return None
+
+
+def is_open(records: list[dict[str, typing.Any]]) -> bool:
+    """Tell whether a journal is that of a transaction that has not ended, or whose undo has not."""
+    if not records or records[0].get("record") != "begin":
+        return False
+    marks = [record.get("record") for record in records]
+    ends = [number for number, mark in enumerate(marks) if mark in END_RECORDS]
+    return not ends or "reopened" in marks[ends[-1] :]
 
 
 def transaction_ids(host: Host) -> list[str]:
@@ -258,8 +266,13 @@ def _open_state_directory(host: Host) -> int:
 def _open_transactions(host: Host) -> int:
     state = _open_state_directory(host)
     try:
+        name = os.path.basename(TRANSACTIONS)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(os.path.basename(TRANSACTIONS), flags, dir_fd=state)
+        try:
+            # Listing a directory would change its access time; only its owner may ask not to.
+            return os.open(name, flags | os.O_NOATIME, dir_fd=state)
+        except PermissionError:
+            return os.open(name, flags, dir_fd=state)
     finally:
         os.close(state)
 

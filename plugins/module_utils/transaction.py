@@ -32,10 +32,10 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_con
     Json,
     Skipped,
     Transaction,
-    write_ledger,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_journal import (
     Undo,
+    write_ledger,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import (
     parse_plan,
@@ -184,12 +184,18 @@ def _failed(tx: Transaction, step: str, reason: str) -> Json:
         return _finish(tx, "refused", failed_step=step, reason=reason)
     tx.journal.close()
     outcome = "rolled_back"
+    started = tx.host.monotonic()
+    row: Json = {"step": "undo", "status": "done", "detail": None}
     try:
         notes = _roll_back(tx, reason)
+        row["detail"] = "; ".join(notes) or "everything is as before"
         reason = "; ".join([reason, *notes])
     except Exception as exc:
         outcome = "rollback_failed"
+        row.update(status="failed", detail=reason_of(exc))
         reason = "%s; %s. The next run tries again" % (reason, reason_of(exc))
+    row["seconds"] = round(tx.host.monotonic() - started, 3)
+    tx.rows.append(row)
     tx.changed = tx.recovered or outcome == "rollback_failed"
     return _finish(tx, outcome, failed_step=step, reason=reason)
 
@@ -228,14 +234,21 @@ def reason_of(exc: Exception) -> str:
     return "%s: %s" % (type(exc).__name__, exc)
 
 
-def health_after_undo(host: Host, undo: Undo, timeout: float) -> list[str]:
-    """Check that the daemon and the containers of before are back; return what is not, as texts."""
+def health_after_undo(
+    host: Host, undo: Undo, timeout: float, expected: list[Json] | None = None
+) -> list[str]:
+    """Check that the daemon and the containers of before are back; return what is not, as texts.
+
+    :param expected: the containers; None means those of which the journal says that they ran.
+    """
     begin = undo.begin
     if begin["daemon"]["state"] != "running":
         return []
+    if expected is None:
+        expected = begin["stable"]
     try:
         undo.daemon.api.get("/_ping")
-        health.wait_for_containers(host, undo.daemon.api, begin["stable"], timeout, False)
+        health.wait_for_containers(host, undo.daemon.api, expected, timeout, False)
     except (ApiError, HostError) as exc:
         return ["after the rollback: %s" % exc]
     return []

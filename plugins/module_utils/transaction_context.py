@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import stat as stat_module
 import time
@@ -28,9 +27,9 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_acc
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_daemon import (
     Daemon,
+    Identity,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_journal import (
-    PRIVATE,
     Journal,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_ownership import (
@@ -125,9 +124,11 @@ class Transaction:
         self.check_mode = check_mode
         self.health_timeout = health_timeout
         self.daemon_timeout = daemon_timeout
-        self.id = "%s-%s" % (
-            time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(host.now())),
-            os.urandom(3).hex(),
+        started = host.now()
+        # Names sort by age, down to the microsecond.
+        self.id = "%s-%06d" % (
+            time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(started)),
+            int(started % 1 * 1_000_000),
         )
         self.accounts = Accounts(host)
         self.rows: list[Json] = []
@@ -191,6 +192,10 @@ class Transaction:
         by_flag = "live-restore" in self.flags and bool(self.live_restore)
         return stops and (self.new_document.get("live-restore") is True or by_flag)
 
+    def identity(self) -> Identity | None:
+        """Return which run of the daemon is active; None when systemd does not run it."""
+        return self.daemon.identity() if self.running and self.systemd else None
+
     def last_transaction(self, outcome: str) -> Json:
         """Return the ledger's record of this transaction."""
         return {"id": self.id, "outcome": outcome, "ended_at": self.host.now()}
@@ -252,11 +257,3 @@ def account_missing(tx: Transaction, operation: Operation) -> bool:
             for wanted in [operation[os.path.basename(path)]]
         )
     return False
-
-
-def write_ledger(host: Host, ledger: Json) -> None:
-    """Replace the ledger as a whole."""
-    content = (json.dumps(ledger, indent=1, sort_keys=True) + "\n").encode("ascii")
-    staged = ledger_module.LEDGER + ".new"
-    files.stage(host, staged, content, PRIVATE)
-    files.swap(host, staged, ledger_module.LEDGER)

@@ -10,7 +10,9 @@ Records, one JSON object per line, each synced to disk before anything follows f
 - ``step``: ``{"step"}``, the name of a step that begins
 - ``effect``: ``{"n", "kind", ...}``, written before something changes; see the kinds in Undo
 - ``done``: ``{"n"}``, written after it changed
-- ``committed`` or ``rolled_back``: ``{"at", "reason"?}``, the end
+- ``committed`` or ``rolled_back``: ``{"at", "reason"?}``, the end; ``committed`` also has
+  ``touched``, the ledger items that changed
+- ``reopened``: ``{"running": bool}``, a committed transaction is being undone on request
 
 Every undo is idempotent: a crash while undoing is answered by undoing again. It works from the
 first ``before`` of each thing, so what a transaction wrote in between does not matter.
@@ -41,6 +43,9 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_dae
     Identity,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_json import JsonFile
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_ownership import (
+    Ownership,
+)
 
 JOURNAL_SCHEMA = "bulkhead.journal/1"
 
@@ -210,6 +215,9 @@ class Undo:
         self._accounts = Accounts(host)
         self._journal = Journal(host, identifier)
         self._identifier = identifier
+        reopened = [record for record in self._records if record.get("record") == "reopened"]
+        #: for an undo on request: whether the daemon ran then; None when this is no such undo
+        self._ran: bool | None = reopened[-1]["running"] if reopened else None
         #: what was left alone, for the report
         self.notes: list[str] = []
         self._errors: list[str] = []
@@ -233,6 +241,7 @@ class Undo:
                 self._names,
                 self._directories_away,
                 self._config_directory,
+                self._ownership,
             ):
                 self._attempt(phase)
         finally:
@@ -309,6 +318,8 @@ class Undo:
 
     def _files(self) -> None:
         done = {self.begin["config"]}  # its turn comes with the daemon
+        if self._ran is not None:  # later transactions wrote into it: see _ownership
+            done.add(ledger_module.LEDGER)
         for effect in self._effects("file"):
             if effect["path"] not in done:
                 done.add(effect["path"])
@@ -403,16 +414,29 @@ class Undo:
             if not self._ours(path, known):
                 touched = False
         was = self.begin["daemon"]
-        if was["state"] != "running":
+        if was["state"] != "running" and self._ran is None:
             self._config_back(touched)
             return
         now = self.daemon.identity()
-        if now != Identity(was["pid"], was["start_ticks"]):
+        if self._ran is not None:
+            self._daemon_on_request(touched, actions, now)
+        elif now != Identity(was["pid"], was["start_ticks"]):
             self._restart(touched)
         elif "reload" in actions:
             self._reload(touched)
         else:
             self._config_back(touched)
+
+    def _daemon_on_request(self, touched: bool, actions: list[str], now: Identity | None) -> None:
+        """Let a daemon that took the change up some time ago take it back the same way."""
+        if now is None and self._ran:  # an earlier attempt died between its stop and its start
+            self._restart(touched)
+        elif now is None or not actions:
+            self._config_back(touched)
+        elif "restart" in actions:
+            self._restart(touched)
+        else:
+            self._reload(touched)
 
     def _old_config(self) -> bytes | None:
         path = self.begin["config"]
@@ -470,3 +494,40 @@ class Undo:
         self._write_config(explicit)
         self.daemon.reload(JsonFile(explicit).value.get("live-restore"))
         self._config_back(touched)
+
+    # -- the ledger ------------------------------------------------------------------------------
+    def _ownership(self) -> None:
+        """After an undo on request: give the items that this transaction touched back as they were.
+
+        The ledger as a whole may not go back, for later transactions have written into it.
+        """
+        if self._ran is None:
+            return
+        touched: list[Json] = []
+        for record in self._records:
+            if record.get("record") == "committed":
+                touched = record.get("touched") or []
+        image = self._history(ledger_module.LEDGER)[0]
+        before = json.loads(read_image(self._host, image)[0]) if image else {"owned": {}}
+        ledger = ledger_module.read_ledger(self._host)[0] or ledger_module.empty_ledger()
+        ownership = Ownership(ledger["owned"])
+        for identity in touched:
+            ownership.drop(**identity)
+            for role, items in before["owned"].items():
+                former = Ownership({role: items}).find(**identity)
+                if former is not None:
+                    ownership.put(role, former)
+        ledger["owned"] = ownership.owned
+        ledger["directories"] = [
+            path for path in ledger["directories"] if files.status(self._host, path) is not None
+        ]
+        ledger["loaded"] = None
+        write_ledger(self._host, ledger)
+
+
+def write_ledger(host: Host, ledger: Json) -> None:
+    """Replace the ledger as a whole."""
+    content = (json.dumps(ledger, indent=1, sort_keys=True) + "\n").encode("ascii")
+    staged = ledger_module.LEDGER + ".new"
+    files.stage(host, staged, content, PRIVATE)
+    files.swap(host, staged, ledger_module.LEDGER)

@@ -74,6 +74,20 @@ class Ownership:
         return item is not None
 
 
+def changed_items(before: Json, after: Json) -> list[Json]:
+    """Return what of a ledger's ``owned`` changed: ``[{"kind", and what tells the item apart}]``."""
+    sides = [Ownership(before), Ownership(after)]
+    found: list[Json] = []
+    for side, other in (sides, sides[::-1]):
+        for items in side.owned.values():
+            for item in items:
+                names = ("kind", *_IDENTITY[item["kind"]])
+                identity = {name: item[name] for name in names if name in item}
+                if other.find(**identity) != item and identity not in found:
+                    found.append(identity)
+    return found
+
+
 def apply_json(
     host: Host,
     document: JsonFile,

@@ -47,6 +47,9 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_jou
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_json import (
     JsonFile,
 )
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_ownership import (
+    changed_items,
+)
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import (
     UNIT_DIRECTORY,
     Operation,
@@ -378,7 +381,8 @@ def commit(tx: Transaction) -> str:
     content = (json.dumps(ledger, indent=1, sort_keys=True) + "\n").encode("ascii")
     journal = tx.writer()
     journal.replace(ledger_module.LEDGER, content, PRIVATE)
-    journal.write({"record": "committed"})
+    touched = changed_items(tx.ledger["owned"], ledger["owned"])
+    journal.write({"record": "committed", "touched": touched})
     with contextlib.suppress(OSError, HostError):
         forget_old_transactions(tx.host, ledger)
     return "recorded as %s" % tx.id

@@ -187,7 +187,9 @@ def _selinux(host: Host, document: dict[str, typing.Any], facts: Facts) -> str |
 
 
 def _hosts(host: Host, document: dict[str, typing.Any], facts: Facts) -> str | None:
-    remote = [item for item in document["hosts"] if str(item).startswith("tcp://")]
+    # An address without a scheme is TCP to dockerd (moby, opts/hosts.go).
+    local = ("unix://", "fd://", "/")
+    remote = [str(item) for item in document["hosts"] if not str(item).lower().startswith(local)]
     if remote and document.get("tlsverify") is not True and "tlsverify" not in facts.flags:
         return "%s without tlsverify gives everybody on the network root" % ", ".join(remote)
     return None

@@ -216,7 +216,22 @@ class _Planner:
             return "compatible", f"{len(self.containers)} containers are on this host"
         return "strict", "no containers are on this host"
 
+    def _left_open(self) -> None:
+        """Say that an earlier run was cut off; the next transaction undoes it before its own."""
+        left = self.look["bulkhead"].get("open_transaction")
+        if left:
+            self.rows.append(
+                plans.row(
+                    "transaction",
+                    "/var/lib/bulkhead",
+                    "pending",
+                    effective=left["id"],
+                    reason="an earlier run was cut off; the next change on this host undoes it first",
+                )
+            )
+
     def run(self) -> Json:
+        self._left_open()
         for name, key, control in KEY_SETTINGS:
             self._key_setting(name, key, control)
         self._log_opts()
@@ -450,9 +465,9 @@ class _Planner:
         if not self.running:
             reason = f"in the file; takes effect when Docker starts (it is {self.engine['state']})"
             self._row(name, setting, "pending", **common, reason=reason)
-        elif (
-            option.get("effective", common["wanted"] if self.engine["config_loaded"] else None)
-            == (common["wanted"])
+        elif _same(
+            option.get("effective", common["wanted"] if self.engine["config_loaded"] else None),
+            common["wanted"],
         ):
             self._row(name, setting, "ok", **{**common, "effective": common["wanted"]})
         elif self.engine["config_loaded"]:
@@ -957,15 +972,18 @@ class _Planner:
                 **fields,
             )
             self.take_up.append(key)
-        if self._wanted("pids_limit")[0] == UNMANAGED and SCOPE_DROPIN in self.owned_files:
-            dropin = next(
-                (d for d in self.look["scope_dropins"] if d["path"] == SCOPE_DROPIN), None
-            )
-            if dropin:
-                self._remove_file(SCOPE_DROPIN, dropin["version"])
+        dropin = next((d for d in self.look["scope_dropins"] if d["path"] == SCOPE_DROPIN), None)
+        if self._wanted("pids_limit")[0] == UNMANAGED and dropin:
+            self._remove_file(SCOPE_DROPIN, dropin["version"])
 
     def _remove_file(self, path: str, version: str) -> None:
-        self._operation("file_absent", "no longer in the policy", path=path, observed=version)
+        owned = self.owned_files.get(path)
+        if owned is None:
+            return
+        if owned["intact"]:
+            self._operation("file_absent", "no longer in the policy", path=path, observed=version)
+        else:
+            self._operation("disown", "somebody else changed it since", kind="file", path=path)
 
     # -- what the daemon has to do -------------------------------------------------------------
     def _hold_restart_if_unsafe(self) -> Json:

@@ -41,7 +41,7 @@ class Killed(BaseException):
 class _Handler(fake_engine._Handler):
     """Answers GET from ``answers``, and the rest from the host's daemon."""
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802
         url = urllib.parse.urlsplit(self.path)
         if url.path == "/events":
             query = dict(urllib.parse.parse_qsl(url.query))
@@ -49,10 +49,10 @@ class _Handler(fake_engine._Handler):
             return
         super().do_GET()
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802
         self._change("POST")
 
-    def do_DELETE(self) -> None:
+    def do_DELETE(self) -> None:  # noqa: N802
         self._change("DELETE")
 
     @property
@@ -75,7 +75,8 @@ class _Handler(fake_engine._Handler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        if data:
+            self.wfile.write(data)
 
 
 class ActEngine(FakeEngine):
@@ -133,7 +134,9 @@ class FakeDaemon:
         pid = inspect["State"]["Pid"]
         self._host.container_process(pid, inspect["Name"].lstrip("/"))
         status = self._host.base / "proc" / str(pid) / "status"
-        text = status.read_text().replace("Name:\tsleep", "Name:\t%s\nState:\tS (sleeping)" % program)
+        text = status.read_text().replace(
+            "Name:\tsleep", "Name:\t%s\nState:\tS (sleeping)" % program
+        )
         status.write_text(text)
 
     def _run(self, inspect: Json, program: str = "sleep") -> None:
@@ -247,7 +250,8 @@ class FakeDaemon:
     def change(self, method: str, path: str, query: Json, body: bytes) -> tuple[int, typing.Any]:
         """Answer a request that changes something."""
         if (method, path) == ("POST", "/images/create"):
-            names = tarfile.open(fileobj=io.BytesIO(body)).getnames()
+            with tarfile.open(fileobj=io.BytesIO(body)) as tar:
+                names = tar.getnames()
             assert names == ["health"]
             assert query["changes"] == "LABEL bulkhead.role=health"
             self.images["%s:%s" % (query["repo"], query["tag"])] = body
@@ -305,13 +309,16 @@ class ActHost(FakeHost):
         """Let the daemon's process be there, started now."""
         self.service.update(ActiveState="active", SubState="running", MainPID=pid, Result="success")
         self.process(
-            pid, ["/usr/sbin/dockerd", "-H", "fd://", "--containerd=/run/containerd/containerd.sock"]
+            pid,
+            ["/usr/sbin/dockerd", "-H", "fd://", "--containerd=/run/containerd/containerd.sock"],
         )
         ticks = int((time.time() - BOOTED_AT) * 100) + 1
         fields = ["S"] + ["0"] * 18 + [str(ticks)] + ["0"] * 10
         self.write("/proc/%d/stat" % pid, "%d (dockerd) %s\n" % (pid, " ".join(fields)))
 
-    def stopped(self, active: str = "inactive", sub: str = "dead", **properties: typing.Any) -> None:
+    def stopped(
+        self, active: str = "inactive", sub: str = "dead", **properties: typing.Any
+    ) -> None:
         """Let the daemon's unit be in another state, with no process."""
         pid = self.service.get("MainPID")
         super().stopped(active, sub, **properties)
@@ -401,8 +408,9 @@ class ActHost(FakeHost):
                 path = os.path.join(directory, name)
                 st = os.lstat(path)
                 row: tuple[typing.Any, ...] = (oct(st.st_mode), st.st_uid, st.st_gid)
-                if times:  # to list a directory is to read it, so its access time says nothing
-                    accessed = 0 if stat.S_ISDIR(st.st_mode) else st.st_atime_ns
+                if times:
+                    # Listing a directory and connecting to a socket counts as access, writing not.
+                    accessed = st.st_atime_ns if stat.S_ISREG(st.st_mode) else 0
                     row += (accessed, st.st_mtime_ns, st.st_ctime_ns)
                 elif stat.S_ISREG(st.st_mode):
                     data = pathlib.Path(path).read_bytes()
@@ -419,7 +427,9 @@ class ActHost(FakeHost):
 
     def ledger(self) -> Json:
         """Return the ledger."""
-        return typing.cast(Json, json.loads((self.base / "var/lib/bulkhead/ledger.json").read_text()))
+        return typing.cast(
+            Json, json.loads((self.base / "var/lib/bulkhead/ledger.json").read_text())
+        )
 
     def pids(self) -> dict[str, int]:
         """Return the main processes of the running containers, by name."""
@@ -431,9 +441,13 @@ class ActHost(FakeHost):
 
 
 @contextlib.contextmanager
-def act_host(config: str | None = None, containers: typing.Sequence[str] = ()) -> typing.Iterator[ActHost]:
+def act_host(
+    config: str | None = None, containers: typing.Sequence[str] = ()
+) -> typing.Iterator[ActHost]:
     """Give a host whose daemon runs with a daemon.json and some containers."""
-    base = tempfile.mkdtemp(prefix="bh")
+    # In memory, where it can be: a transaction waits for the disk many times.
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    base = tempfile.mkdtemp(prefix="bh", dir=memory)
     host = ActHost(pathlib.Path(base))
     host.write("/var/lib/.keep", "")
     if config is not None:
@@ -451,7 +465,9 @@ def act_host(config: str | None = None, containers: typing.Sequence[str] = ()) -
 
 
 # -- plans -------------------------------------------------------------------------------------------
-def plan(*operations: Json, effect: str = "none", profile: str = "compatible", **daemon: typing.Any) -> Json:
+def plan(
+    *operations: Json, effect: str = "none", profile: str = "compatible", **daemon: typing.Any
+) -> Json:
     """Return a plan."""
     return {
         "schema": "bulkhead.plan/1",

@@ -553,3 +553,8 @@ def test_a_later_drop_in_has_the_last_word_and_is_named() -> None:
     row = rows(planned(obs.stock(scope_dropins=[later]), pids_limit=4000))
     assert row["pids limit of a container"]["state"] == "blocked"
     assert "90-x.conf" in row["pids limit of a container"]["reason"]
+
+
+def test_a_transaction_left_open_is_told() -> None:
+    look = obs.stock(bulkhead={"open_transaction": {"id": "t1", "step": "daemon", "started_at": 1}})
+    assert rows(planned(look))["transaction"]["state"] == "pending"
