@@ -24,6 +24,8 @@ class ActionModule(Door):
         arguments = dict(self._task.args)
         document = arguments.pop("document", None)
         plan = arguments.get("plan")
+        if plan is None and "recover" in arguments:
+            return self.finish(self.enter(typing.cast(Json, task_vars), arguments), document)
         if not isinstance(plan, dict) or plan.get("schema") != plans.SCHEMA:
             return {"failed": True, "msg": f"plan: hand in a mapping of schema {plans.SCHEMA}"}
         if plans.is_empty(plan):

@@ -23,7 +23,9 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.docker_api impo
     DockerApi,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host, HostError
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import timestamp
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_options import shown
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_daemon import Restart
 
 #: Seconds that a container must have been up to count as stable: not in a restart loop.
 STABLE_AFTER = 10.0
@@ -57,51 +59,97 @@ def stable(observation: Json) -> list[Json]:
     ]
 
 
-def wait_for_containers(
-    host: Host, api: DockerApi, expected: list[Json], timeout: float, same_process: bool
-) -> str:
-    """Wait until containers run again; return a summary.
+#: A container's end from here on is a signal's, or one that nobody knows (moby's 255).
+_FIRST_SIGNAL_CODE = 128
 
-    :param same_process: they must be the same processes as before (live-restore), so that nothing
-        is started here. Otherwise those that do not come back by themselves are started.
-    :raises HostError: some do not run within ``timeout`` seconds; with their names.
+_LEFT = {"ended": "does not run", "removed": "is gone"}
+
+
+def wait_for_containers(
+    host: Host,
+    api: DockerApi,
+    expected: list[Json],
+    timeout: float,
+    restarts: typing.Sequence[Restart] = (),
+) -> list[str]:
+    """Wait until containers are as well as before; return a summary, then what is to be noted.
+
+    Only what a restart of ours ended counts, and only that is started again, where it does not come
+    back by itself. A container that ended for another reason, its own or a user's, stays as it is.
+
+    :param expected: ``[{"id", "name", ...}]``, the containers that ran before.
+    :param restarts: those of this transaction, the oldest first.
+    :raises HostError: some do not run within ``timeout`` seconds, or were ended by a restart that
+        should have kept them; with their names.
     """
     if not expected:
-        return "no container ran before"
+        return ["no container ran before"]
     deadline = host.monotonic() + timeout
-    missing = expected
+    notes: list[str] = []
     tried: set[str] = set()
+    missing = expected
     while True:
-        missing = [item for item in missing if not _runs(api, item, same_process)]
+        states = [(item, _fate(api, str(item["id"]), restarts)) for item in missing]
+        lost = _names(item for item, fate in states if fate == "lost")
+        if lost:
+            raise HostError("the daemon's restart ended these containers: %s" % lost)
+        for item, fate in states:
+            if fate in _LEFT:
+                notes.append("%s %s, and is left so" % (item["name"], _LEFT[fate]))
+            if fate == "stopped" and item["id"] not in tried:
+                tried.add(str(item["id"]))
+                with contextlib.suppress(ApiError):
+                    api.request("POST", "/containers/%s/start" % item["id"])
+        missing = [item for item, fate in states if fate in ("stopped", "failing")]
         if not missing:
-            how = "with the same processes" if same_process else "again"
-            return "%d containers run %s" % (len(expected), how)
+            return ["%d containers run as before" % (len(expected) - len(notes)), *notes]
         if host.monotonic() > deadline:
-            names = ", ".join(sorted(str(item["name"]) for item in missing))
-            what = "are not the same processes any more" if same_process else "do not run again"
-            raise HostError("these containers %s: %s" % (what, names))
-        if not same_process:
-            for item in missing:
-                _start_once(api, str(item["id"]), tried)
+            raise HostError("these containers do not run again: %s" % _names(missing))
         host.sleep(_POLL)
 
 
-def _runs(api: DockerApi, container: Json, same_process: bool) -> bool:
+def _names(containers: typing.Iterable[Json]) -> str:
+    return ", ".join(sorted(str(item["name"]) for item in containers))
+
+
+def _fate(api: DockerApi, identifier: str, restarts: typing.Sequence[Restart]) -> str:
+    """Return what became of a container that ran before.
+
+    ``runs``; ``stopped`` (by a restart of ours); ``lost`` (by one that should have kept it);
+    ``failing`` (started since, and does not stay up); ``ended`` or ``removed`` (not our doing).
+    """
     try:
-        state = (api.get("/containers/%s/json" % container["id"]) or {}).get("State") or {}
-    except ApiError:
-        return False
-    if not state.get("Running") or state.get("Restarting"):
-        return False
-    return not same_process or state.get("Pid") == container.get("pid")
+        state = (api.get("/containers/%s/json" % identifier) or {}).get("State") or {}
+    except ApiError as exc:
+        return "removed" if exc.status == 404 else "failing"
+    runs = bool(state.get("Running")) and not state.get("Restarting")
+    if not restarts:
+        return "runs" if runs else "ended"
+    started = timestamp(state.get("StartedAt")) or 0.0
+    cause = _cause(timestamp(state.get("FinishedAt")), restarts)
+    if cause is not None and cause.kept:
+        # One that was started again shows no exit code of its former life.
+        code = state.get("ExitCode")
+        own = not runs and isinstance(code, int) and 0 <= code < _FIRST_SIGNAL_CODE
+        return "ended" if own else "lost"
+    if runs:
+        return "runs"
+    if cause is not None:
+        return "stopped"
+    return "failing" if started >= restarts[0].began else "ended"
 
 
-def _start_once(api: DockerApi, identifier: str, tried: set[str]) -> None:
-    """Start a container that has no restart policy to bring it back."""
-    if identifier not in tried:
-        tried.add(identifier)
-        with contextlib.suppress(ApiError):
-            api.request("POST", "/containers/%s/start" % identifier)
+def _cause(finished: float | None, restarts: typing.Sequence[Restart]) -> Restart | None:
+    """Return the restart during which a container ended, if it did during one."""
+    answers = [restart.answered for restart in restarts if restart.answered is not None]
+    for restart in reversed(restarts):
+        until = restart.answered
+        if until is None and answers:  # the daemon came back in a later one
+            until = answers[-1]
+        if finished is None or finished < restart.began:
+            continue
+        return restart if until is None or finished <= until else None
+    return None
 
 
 def compare_containers(before: Json, after: Json) -> list[Json]:

@@ -204,9 +204,9 @@ def owned_items(
 ) -> dict[str, list[dict[str, typing.Any]]]:
     """Return what each role owns, for the observation: no values, only whether they are intact.
 
-    ``{ROLE: [{"kind", "path"?, "key"?, "member"?, "user"?, "name"?, "intact": bool}]}``; ``intact``
-    is false when somebody changed or removed the thing since. Reads the files it names; never
-    raises.
+    ``{ROLE: [{"kind", "path"?, "key"?, "member"?, "user"?, "name"?, "version"?, "intact": bool}]}``;
+    ``version`` is that of the file at ``path``; ``intact`` is false when somebody changed or removed
+    the thing since. Reads the files it names; never raises.
     """
     documents: dict[str, typing.Any] = {}
     answer: dict[str, list[dict[str, typing.Any]]] = {}
@@ -217,6 +217,8 @@ def owned_items(
             if not isinstance(item, dict):
                 continue
             row = {name: item[name] for name in _SHOWN_FIELDS if name in item}
+            if "path" in row:
+                row["version"] = host.version(str(row["path"]))
             row["intact"] = item_intact(host, item, documents)
             rows.append(row)
         answer[str(role)] = rows

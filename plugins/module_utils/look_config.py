@@ -40,7 +40,8 @@ _NOTHING = object()
 class ConfigFile:
     """A read daemon.json. ``values`` still holds its secrets and stays on the host.
 
-    ``sha256`` (of its bytes) and ``mtime`` are None unless it is a file that could be read.
+    ``sha256`` (of its bytes) and ``changed_at`` are None unless it is a file that could be read.
+    ``changed_at`` is the later one of mtime and ctime: ``cp -p`` brings an old mtime along.
     """
 
     def __init__(self, host: Host, path: str) -> None:
@@ -51,7 +52,7 @@ class ConfigFile:
         self.byte_order_mark = False
         self.duplicate_keys: list[str] = []
         self.sha256: str | None = None
-        self.mtime: float | None = None
+        self.changed_at: float | None = None
         self.version = host.version(path)
         self._read(host)
 
@@ -67,7 +68,7 @@ class ConfigFile:
             else:
                 data = host.read_bytes(self.path)
                 self.sha256 = hashlib.sha256(data).hexdigest()
-                self.mtime = status.st_mtime
+                self.changed_at = max(status.st_mtime, status.st_ctime)
                 self._parse(data)
         except OSError as exc:
             self.state, self.reason = "unreadable", os_reason(exc)

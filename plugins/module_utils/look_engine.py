@@ -89,7 +89,7 @@ def config_loaded(host: Host, daemon: Daemon) -> bool | None:
         return False
     if config.state == "absent":
         return _absence_is_old(host, config.path, daemon.started_at)
-    if config.mtime is not None and config.mtime <= daemon.started_at:
+    if config.changed_at is not None and config.changed_at <= daemon.started_at:
         return True
     known, _, _ = ledger.read_ledger(host)
     if config.sha256 is None or daemon.start_ticks is None:

@@ -78,11 +78,11 @@ def apply(
         plan = parse_plan(raw_plan)
     except HostError as exc:
         return _answer(None, "refused", failed_step="plan", reason=str(exc))
-    if plan.empty:
-        return _answer(None, "nothing")
+    if plan.empty and ledger_module.open_transaction(host) is None:
+        return _answer(None, "nothing", observation=look.observe(host))
     with contextlib.ExitStack() as stack:
         transaction = Transaction(host, plan, stack, check_mode, health_timeout, daemon_timeout)
-        return _run(transaction)
+        return _run(transaction, RECOVERY if plan.empty else STEPS)
 
 
 def _answer(
@@ -126,9 +126,9 @@ _MESSAGES = {
 }
 
 
-def _run(tx: Transaction) -> Json:
+def _run(tx: Transaction, steps: tuple[Step, ...]) -> Json:
     """Do all steps; on a failure undo them."""
-    for step in STEPS:
+    for step in steps:
         if tx.check_mode and not step.reads_only:
             continue
         started = tx.host.monotonic()
@@ -147,7 +147,10 @@ def _run(tx: Transaction) -> Json:
             return _failed(tx, step.name, reason_of(exc))
         finally:
             row["seconds"] = round(tx.host.monotonic() - started, 3)
-    return _finish(tx, "checked" if tx.check_mode else "committed")
+    if tx.check_mode:
+        return _finish(tx, "checked")
+    tx.changed = tx.changed or tx.recovered
+    return _finish(tx, "committed" if tx.journal is not None else "recovered")
 
 
 def _finish(tx: Transaction, outcome: str, **more: typing.Any) -> Json:
@@ -201,7 +204,7 @@ def _failed(tx: Transaction, step: str, reason: str) -> Json:
 
 
 def _roll_back(tx: Transaction, reason: str) -> list[str]:
-    undo = Undo(tx.host, tx.id, tx.daemon_timeout)
+    undo = Undo(tx.host, tx.id, tx.daemon_timeout, tx.daemon.history)
     try:
         undo.run()
     finally:
@@ -248,10 +251,10 @@ def health_after_undo(
         expected = begin["stable"]
     try:
         undo.daemon.api.get("/_ping")
-        health.wait_for_containers(host, undo.daemon.api, expected, timeout, False)
+        restarts = undo.daemon.history
+        return health.wait_for_containers(host, undo.daemon.api, expected, timeout, restarts)[1:]
     except (ApiError, HostError) as exc:
         return ["after the rollback: %s" % exc]
-    return []
 
 
 # -- lock ------------------------------------------------------------------------------------------
@@ -297,6 +300,7 @@ def recover(tx: Transaction) -> str | Skipped:
     if found is None:
         return Skipped("no transaction was left open")
     if tx.check_mode:
+        tx.changed = True
         return "the transaction %s, left open at %s, would be undone first" % (
             found["id"],
             found["step"],
@@ -347,5 +351,8 @@ STEPS = (
     Step("health", health_gate),
     Step("commit", commit),
 )
+
+#: All that an empty plan does on a host on which a transaction was left open.
+RECOVERY = STEPS[:2]
 
 _READING_STEPS = frozenset({"lock", *(step.name for step in STEPS if step.reads_only)})

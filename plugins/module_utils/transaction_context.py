@@ -216,7 +216,13 @@ def read(tx: Transaction, path: str) -> tuple[bytes, files.Meta] | None:
 
 
 def wanted_mode(tx: Transaction, operation: Operation, st: os.stat_result) -> Json:
-    """Return mode, uid and gid that an operation gives, where None keeps what is there."""
+    """Return mode, uid and gid that an operation gives, where None keeps what is there.
+
+    ``mode_restore`` gives those of before, which the ledger keeps.
+    """
+    if operation["op"] == "mode_restore":
+        item = tx.ownership.find("mode", path=operation["path"])
+        return dict(typing.cast(Json, item)["before"])
     wanted = {"mode": stat_module.S_IMODE(st.st_mode), "uid": st.st_uid, "gid": st.st_gid}
     if operation["mode"] is not None:
         wanted["mode"] = int(operation["mode"], 8)

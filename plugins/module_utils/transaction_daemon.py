@@ -11,12 +11,17 @@ from __future__ import annotations
 import json
 import typing
 
-from ansible_collections.bulkhead.hardening.plugins.module_utils import ledger as ledger_module
+from ansible_collections.bulkhead.hardening.plugins.module_utils import (
+    ledger as ledger_module,
+    look,
+)
 from ansible_collections.bulkhead.hardening.plugins.module_utils.docker_api import (
     ApiError,
     DockerApi,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host, HostError
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_options import CONFIG_FILE
+from ansible_collections.bulkhead.hardening.plugins.module_utils.redact import redact, secrets_of
 
 UNIT = "docker.service"
 
@@ -53,19 +58,37 @@ class Identity(typing.NamedTuple):
     start_ticks: int
 
 
+class Restart(typing.NamedTuple):
+    """One restart of the daemon by a transaction; times in seconds since the epoch.
+
+    ``answered`` is None when the API never answered again. ``kept``: containers were to survive it,
+    for live-restore was in effect in the daemon that stopped and in the one that started.
+    """
+
+    began: float
+    answered: float | None
+    kept: bool
+
+
 class Daemon:
     """The daemon of one host.
 
     :param socket: the path of its API socket, or None when it was not running at the look.
     :param timeout: seconds in which it must answer after a restart.
+    :param config: the path of its daemon.json.
     """
 
-    def __init__(self, host: Host, socket: str | None, timeout: float) -> None:
+    def __init__(
+        self, host: Host, socket: str | None, timeout: float, config: str = CONFIG_FILE
+    ) -> None:
         self._host = host
+        self._config = config
         self._timeout = timeout
         self.socket = socket or "/run/docker.sock"
         self.restarts = 0
         self.reloads = 0
+        #: the restarts in which containers may have ended, the oldest first
+        self.history: list[Restart] = []
 
     @property
     def api(self) -> DockerApi:
@@ -99,17 +122,26 @@ class Daemon:
             raise HostError("systemctl daemon-reload: %s" % done.err.strip())
 
     def last_lines(self, since: float) -> str:
-        """Return the daemon's last journal lines since a time, as a suffix for a message."""
+        """Return the daemon's last journal lines since a time, as a suffix for a message.
+
+        Only its own output: with the log driver journald the containers' output bears its unit too.
+        """
         done = self._host.run(
             [
                 "journalctl", "--no-pager", "--quiet", "--output=cat", "--unit=" + UNIT,
-                "--lines=%d" % _QUOTED_LINES, "--since=@%d" % int(since),
+                "--lines=%d" % _QUOTED_LINES, "--since=@%d" % int(since), "_TRANSPORT=stdout",
             ]
         )  # fmt: skip
-        lines = [line[:_QUOTED_LENGTH] for line in done.out.split("\n") if line.strip()]
+        lines = [line for line in done.out.split("\n") if line.strip()]
         if done.rc != 0 or not lines:
             return ""
-        return ". Its last lines: " + " | ".join(lines[-_QUOTED_LINES:])
+        secrets = self.secrets()
+        shown = [redact(line, secrets)[:_QUOTED_LENGTH] for line in lines[-_QUOTED_LINES:]]
+        return ". Its last lines: " + " | ".join(shown)
+
+    def secrets(self) -> set[str]:
+        """Return values that the daemon knows and that must not be shown."""
+        return secrets_of(self._host, self._config, look.daemon_arguments(self._host))
 
     # -- effects -------------------------------------------------------------------------------
     def reload(self, live_restore: bool | None = None) -> None:
@@ -168,10 +200,12 @@ class Daemon:
         :raises HostError: it did not come up within the timeout, with its last lines.
         """
         self.restarts += 1
-        started = self._host.now()
-        deadline = self._host.monotonic() + self._timeout
+        kept = self._keeps_containers()
         # Three starts within a minute are all that the unit allows: forget those so far.
         self._host.run(["systemctl", "reset-failed", UNIT])
+        started = self._host.now()
+        self.history.append(Restart(started, None, kept is not False))
+        deadline = self._host.monotonic() + self._timeout
         done = self._host.run(["systemctl", "restart", UNIT], timeout=self._timeout)
         if done.rc != 0:
             reason = "the daemon did not start"
@@ -194,4 +228,13 @@ class Daemon:
                     ) from exc
                 self._host.sleep(_POLL)
             else:
+                kept = kept is not False and self._keeps_containers() is True
+                self.history[-1] = Restart(started, self._host.now(), kept)
                 return
+
+    def _keeps_containers(self) -> bool | None:
+        """Return whether the running daemon leaves containers alone; None when it does not say."""
+        try:
+            return self._info().get("LiveRestoreEnabled") is True
+        except ApiError:
+            return None

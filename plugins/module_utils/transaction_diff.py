@@ -23,7 +23,7 @@ _HIDDEN = "(hidden)"
 class State(typing.NamedTuple):
     """One file before and after. A content is None when the file is absent.
 
-    ``mode`` is a text such as ``0644 root:root``; ``foreign``: the former content is not ours.
+    ``mode`` is a text such as ``0644 root:root``; ``foreign``: the former content is not what we wrote.
     """
 
     path: str

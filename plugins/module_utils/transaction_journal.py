@@ -6,7 +6,7 @@ Records, one JSON object per line, each synced to disk before anything follows f
 
 - ``begin``: ``{"schema", "at", "id", "config": PATH, "config_directory": None | {"mtime_ns"},
   "daemon": {"state", "pid", "start_ticks", "socket"}, "live_restore": bool | None,
-  "stable": [{"id", "name", "pid"}]}``
+  "config_loaded": bool, "stable": [{"id", "name", "pid"}]}``
 - ``step``: ``{"step"}``, the name of a step that begins
 - ``effect``: ``{"n", "kind", ...}``, written before something changes; see the kinds in Undo
 - ``done``: ``{"n"}``, written after it changed
@@ -41,6 +41,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_dae
     RELOAD_DEFAULTS,
     Daemon,
     Identity,
+    Restart,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_json import JsonFile
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_ownership import (
@@ -199,19 +200,41 @@ def explicit_reload(content: bytes | None, vanished: typing.Iterable[str]) -> by
     return document.render() if added else None
 
 
+def loaded_content(host: Host, path: str) -> bytes | None:
+    """Return the content of daemon.json, or None when there is none to prove anything of."""
+    try:
+        return files.read(host, path)[0]
+    except (FileNotFoundError, HostError):
+        return None
+
+
+def proof(content: bytes, identity: Identity) -> Json:
+    """Return the ledger's record that a run of the daemon has read this content whole."""
+    return {"sha256": digest(content), "pid": identity.pid, "start_ticks": identity.start_ticks}
+
+
 class Undo:
     """Undo a transaction from its journal. Used after a failure, and after a crash.
 
     :param timeout: seconds in which the daemon must answer after a restart.
+    :param history: restarts of the transaction that is undone; unknown after a crash.
     """
 
-    def __init__(self, host: Host, identifier: str, timeout: float) -> None:
+    def __init__(
+        self,
+        host: Host,
+        identifier: str,
+        timeout: float,
+        history: typing.Sequence[Restart] = (),
+    ) -> None:
         self._host = host
         self._records = ledger_module.read_journal(host, identifier)
         if not self._records or self._records[0].get("record") != "begin":
             raise HostError("the journal of %s is damaged" % identifier)
         self.begin = self._records[0]
-        self.daemon = Daemon(host, self.begin["daemon"].get("socket"), timeout)
+        socket, config = self.begin["daemon"].get("socket"), self.begin["config"]
+        self.daemon = Daemon(host, socket, timeout, config)
+        self.daemon.history.extend(history)
         self._accounts = Accounts(host)
         self._journal = Journal(host, identifier)
         self._identifier = identifier
@@ -242,6 +265,7 @@ class Undo:
                 self._directories_away,
                 self._config_directory,
                 self._ownership,
+                self._proof,
             ):
                 self._attempt(phase)
         finally:
@@ -523,6 +547,21 @@ class Undo:
         ]
         ledger["loaded"] = None
         write_ledger(self._host, ledger)
+
+    def _proof(self) -> None:
+        """Note that the daemon knows the file that was put back, which is a new one by its time."""
+        was = self.begin["daemon"]
+        if was["state"] != "running" or not self.begin.get("config_loaded"):
+            return
+        now, content = self.daemon.identity(), loaded_content(self._host, self.begin["config"])
+        if now is None or content is None or self.notes:
+            return
+        if now != Identity(was["pid"], was["start_ticks"]) and not self.daemon.restarts:
+            return
+        ledger, state, _ = ledger_module.read_ledger(self._host)
+        if state in ("ok", "absent"):
+            ledger = dict(ledger or ledger_module.empty_ledger(), loaded=proof(content, now))
+            write_ledger(self._host, ledger)
 
 
 def write_ledger(host: Host, ledger: Json) -> None:

@@ -17,6 +17,14 @@ PLAN_SCHEMA = "bulkhead.plan/1"
 
 Operation = dict[str, typing.Any]
 
+#: A plan that changes nothing. Applying it still undoes what an earlier transaction left open.
+EMPTY_PLAN: typing.Final[dict[str, typing.Any]] = {
+    "schema": PLAN_SCHEMA,
+    "profile": None,
+    "operations": [],
+    "daemon": {"effect": "none", "why": [], "live_restore_first": False},
+}
+
 #: Directories below which a plan may place and remove files, and change modes.
 ALLOWED_DIRECTORIES = (
     "/etc/docker/",
@@ -208,6 +216,7 @@ _OPERATIONS: dict[str, dict[str, _Check]] = {
         "observed": _text,
     },
     "json_remove": {"path": _path, "key": _text, "member": _text, "observed": _text},
+    "mode_restore": {"path": _path, "observed": _text},
     "mode": {
         "path": _path,
         "mode": _or_null(_mode),
@@ -245,6 +254,7 @@ def _subject(operation: Operation) -> tuple[str, ...]:
     """Return what an operation is about; two on the same would contradict each other."""
     kind = str(operation["op"])
     group = {"file_absent": "file", "file_present": "file", "json_set": "key", "json_remove": "key"}
+    group["mode_restore"] = "mode"
     names = ("kind", "path", "key", "member", "user", "name")
     return (group.get(kind, kind), *(str(operation[n]) for n in names if n in operation))
 

@@ -88,7 +88,7 @@ def _read_ledger(tx: Transaction) -> None:
 
 def _look(tx: Transaction) -> None:
     sections = ["os", "engine", "daemon_config", "containers", "units", "lsm"]
-    if any(not path_allowed(op["path"]) for op in tx.plan.of("mode")):
+    if any(not path_allowed(op["path"]) for op in tx.plan.of("mode", "mode_restore")):
         sections.append("files")
     tx.before = look.observe(tx.host, sections)
     for section in ("os", "engine", "daemon_config"):
@@ -96,7 +96,8 @@ def _look(tx: Transaction) -> None:
             raise HostError("the look could not read %s: %s" % (section, _unread(tx, section)))
     if tx.running and tx.before.get("containers") is None:
         raise HostError("the look could not read the containers: " + _unread(tx, "containers"))
-    daemon = Daemon(tx.host, tx.engine.get("socket"), tx.daemon_timeout)
+    config = tx.engine.get("config_file") or CONFIG_FILE
+    daemon = Daemon(tx.host, tx.engine.get("socket"), tx.daemon_timeout, config)
     daemon.restarts, daemon.reloads = tx.daemon.restarts, tx.daemon.reloads
     tx.daemon = daemon
     tx.arguments = look.daemon_arguments(tx.host)
@@ -216,10 +217,12 @@ def _target_of_removal(
 
 def _check_modes(tx: Transaction) -> None:
     listed = {row.get("path") for row in tx.before.get("files") or []}
-    for operation in tx.plan.of("mode"):
+    for operation in tx.plan.of("mode", "mode_restore"):
         path = operation["path"]
         if not path_allowed(path) and path not in listed:
             raise HostError("%s is none of the files whose mode may be changed" % path)
+        if operation["op"] == "mode_restore":
+            _check_owned_mode(tx, path)
         st = files.status(tx.host, path)
         if st is None:
             raise HostError("%s is absent" % path)
@@ -233,6 +236,14 @@ def _check_modes(tx: Transaction) -> None:
         if files.free_space(tx.host, path)[2]:
             raise HostError("%s lies on a file system that is mounted read-only" % path)
         wanted_mode(tx, operation, st)
+
+
+def _check_owned_mode(tx: Transaction, path: str) -> None:
+    item = tx.ownership.find("mode", path=path)
+    if item is None:
+        raise HostError("the mode of %s was not set by Bulkhead, so it does not put it back" % path)
+    if not ledger_module.item_intact(tx.host, item):
+        raise HostError("the mode of %s was changed by somebody else; disown it instead" % path)
 
 
 def _check_accounts(tx: Transaction) -> None:
@@ -284,7 +295,7 @@ def check(tx: Transaction) -> str:
     _refuse_problems(tx)
     changed = (
         any(target.differs(tx.accounts) for target in [*tx.targets, tx.config])
-        or any(mode_differs(tx, operation) for operation in tx.plan.of("mode"))
+        or any(mode_differs(tx, op) for op in tx.plan.of("mode", "mode_restore"))
         or any(account_missing(tx, op) for op in tx.plan.operations)
         or (tx.running and tx.plan.effect != "none")
         or _owned_differs(tx)
@@ -292,7 +303,7 @@ def check(tx: Transaction) -> str:
     tx.diff = _differences(tx)
     if not tx.check_mode:
         return "daemon.json passes our checks" if tx.planned_keys else "daemon.json stays as it is"
-    tx.changed = bool(changed)
+    tx.changed = tx.changed or bool(changed)
     return "nothing was written"
 
 
@@ -331,7 +342,7 @@ def _differences(tx: Transaction) -> list[Json]:
     if tx.config.content != tx.config.old_content:
         operations = tx.plan.of("json_set", "json_remove")
         rows.append(diffs.config_row(tx.config.path, tx.old_document, tx.new_document, operations))
-    for operation in tx.plan.of("mode"):
+    for operation in tx.plan.of("mode", "mode_restore"):
         st = files.status(tx.host, operation["path"])
         if st is not None and mode_differs(tx, operation):
             wanted = diffs.mode_text(**wanted_mode(tx, operation, st))
@@ -349,7 +360,8 @@ def _state(tx: Transaction, target: Target) -> diffs.State:
         path=target.path,
         before=target.old_content,
         after=target.content,
-        foreign=tx.ownership.find("file", path=target.path) is None,
+        foreign=digest(target.old_content)
+        != (tx.ownership.find("file", path=target.path) or {}).get("sha256"),
         mode_before=diffs.mode_text(before.mode, before.uid, before.gid) if before else None,
         mode_after=diffs.mode_text(after.mode, after.uid, after.gid) if after else None,
     )

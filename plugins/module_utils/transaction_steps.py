@@ -41,6 +41,8 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_jou
     Journal,
     digest,
     explicit_reload,
+    loaded_content,
+    proof,
     staged_path,
     transaction_path,
 )
@@ -74,6 +76,7 @@ def before_images(tx: Transaction) -> str:
             "socket": tx.engine.get("socket"),
         },
         "live_restore": tx.live_restore,
+        "config_loaded": tx.engine.get("config_loaded") is True,
         "stable": [
             {"id": item["id"], "name": item["name"], "pid": item["pid"]}
             for item in health.stable(tx.before)
@@ -268,20 +271,19 @@ def daemon_json(tx: Transaction) -> str | Skipped:
 def modes(tx: Transaction) -> str | Skipped:
     """Set owners and modes, of live sockets too: docker.socket itself is never restarted."""
     changed = []
-    for operation in tx.plan.of("mode"):
+    for operation in tx.plan.of("mode", "mode_restore"):
         path = operation["path"]
         st = files.status(tx.host, path)
         if st is None:
             raise HostError("%s is gone" % path)
         now = {"mode": stat_module.S_IMODE(st.st_mode), "uid": st.st_uid, "gid": st.st_gid}
         wanted = wanted_mode(tx, operation, st)
-        item = tx.ownership.find("mode", path=path) or {"before": now}
-        tx.ownership.put(
-            operation["role"],
-            dict(
-                wanted, kind="mode", path=path, before=item["before"], mode="%04o" % wanted["mode"]
-            ),
-        )
+        if operation["op"] == "mode_restore":
+            tx.ownership.drop("mode", path=path)
+        else:
+            before = (tx.ownership.find("mode", path=path) or {"before": now})["before"]
+            item = dict(wanted, kind="mode", path=path, before=before)
+            tx.ownership.put(operation["role"], dict(item, mode="%04o" % wanted["mode"]))
         if now == wanted:
             continue
         with tx.writer().effect("mode", path=path, before=now, after=wanted):
@@ -335,26 +337,21 @@ def health_gate(tx: Transaction) -> str | Skipped:
     """See that the host is as well as before, and that the plan shows in the running daemon."""
     if not tx.running:
         return Skipped("the daemon does not run")
-    api = tx.daemon.api
+    api, restarts, expected = tx.daemon.api, tx.daemon.history, health.stable(tx.before)
     details = []
     remap = tx.new_document.get("userns-remap") != tx.old_document.get("userns-remap")
-    if tx.restarted and remap:
+    hidden = tx.restarted and remap
+    if hidden:
         details.append("containers of before are out of sight of the new user namespace")
     else:
-        details.append(
-            health.wait_for_containers(
-                tx.host,
-                api,
-                health.stable(tx.before),
-                tx.health_timeout,
-                same_process=not (tx.restarted and not tx.keeps_containers),
-            )
-        )
+        details += health.wait_for_containers(tx.host, api, expected, tx.health_timeout, restarts)
     architecture = str(tx.before["os"].get("architecture"))
     if health_image.supports(architecture):
         with tx.writer().effect("witness", id=tx.id):
             tx.witness = health.witness(tx.host, api, architecture, tx.id)
         details.append("a container without options starts and ends well")
+        if restarts and not hidden:  # those that were started again had time to fail meanwhile
+            health.wait_for_containers(tx.host, api, expected, tx.health_timeout, restarts)
     else:
         details.append("no throw-away container is made for %s" % architecture)
     if tx.plan.effect != "none":
@@ -417,18 +414,23 @@ def _image_reference(tx: Transaction, target: Target, image: Json | None) -> Jso
 
 
 def _loaded(tx: Transaction) -> Json | None:
-    """Return the proof that the running daemon has read daemon.json whole, if there is one."""
-    content = tx.config.content
+    """Return the proof that the running daemon has read daemon.json whole, if there is one.
+
+    Times alone would tell less from now on: a file that got another mode is a newer one.
+    """
+    content = loaded_content(tx.host, tx.config.path)
     identity = tx.daemon.identity() if tx.running else None
     if identity is None or content is None:
         return None
     whole = tx.restarted
+    if not whole and not tx.planned_keys and tx.plan.effect == "none":
+        whole = tx.engine.get("config_loaded") is True
     if not whole and tx.daemon.reloads and tx.engine.get("config_loaded") is True:
         changed = _changed_keys(tx.old_document, tx.new_document)
         known = [daemon_options.OPTIONS.get(key) for key in changed]
         whole = all(option is not None and option.reload for option in known)
     if whole:
-        return {"sha256": digest(content), "pid": identity.pid, "start_ticks": identity.start_ticks}
+        return proof(content, identity)
     loaded: Json | None = tx.ledger.get("loaded")
     return loaded
 

@@ -18,6 +18,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     transaction_files as files,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host, HostError
+from ansible_collections.bulkhead.hardening.plugins.module_utils.redact import redact, secrets_of
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_accounts import (
     SUBID_FILES,
     Accounts,
@@ -31,6 +32,18 @@ _LOG_DRIVERS = frozenset(
     {"awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "journald", "json-file", "local",
      "logentries", "none", "splunk", "syslog"}
 )  # fmt: skip
+
+_LOG_ATTRIBUTES = frozenset({"labels", "labels-regex", "env", "env-regex", "tag"})
+#: What they take: options, and the prefix of more (ValidateLogOpt in daemon/logger/*/).
+_LOG_OPTS: dict[str, tuple[frozenset[str], str]] = {
+    "awslogs": (frozenset({"tag"}), "awslogs-"),
+    "fluentd": (_LOG_ATTRIBUTES, "fluentd-"),
+    "gelf": (_LOG_ATTRIBUTES, "gelf-"),
+    "journald": (_LOG_ATTRIBUTES, ""),
+    "json-file": (_LOG_ATTRIBUTES | {"max-file", "max-size", "compress"}, ""),
+    "local": (frozenset({"max-file", "max-size", "compress"}), ""),
+    "syslog": (_LOG_ATTRIBUTES, "syslog-"),
+}
 
 _JSON_TYPES: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
@@ -166,7 +179,8 @@ def _runtime(host: Host, document: dict[str, typing.Any], facts: Facts) -> str |
 def _log_driver(host: Host, document: dict[str, typing.Any], facts: Facts) -> str | None:
     value = document["log-driver"]
     if value in _LOG_DRIVERS or value in facts.log_drivers:
-        return None
+        # Options that stay as they were must suit the new driver too.
+        return None if "log-opts" in facts.planned else _log_opts(host, document, facts)
     if not facts.log_drivers:  # not running: it may be a plugin
         return None
     return "there is no log driver %r; the engine lists %s" % (
@@ -176,8 +190,42 @@ def _log_driver(host: Host, document: dict[str, typing.Any], facts: Facts) -> st
 
 
 def _log_opts(host: Host, document: dict[str, typing.Any], facts: Facts) -> str | None:
-    wrong = sorted(k for k, v in document["log-opts"].items() if not isinstance(v, str))
-    return "the engine wants texts; %s is none" % ", ".join(wrong) if wrong else None
+    """Each driver refuses options that it does not know, at the daemon's start."""
+    options = document.get("log-opts")
+    if not isinstance(options, dict):
+        return None
+    wrong = sorted(k for k, v in options.items() if not isinstance(v, str))
+    if wrong:
+        return "the engine wants texts; %s is none" % ", ".join(wrong)
+    if "log-driver" in facts.flags:
+        return None
+    driver = document.get("log-driver", "json-file")
+    modes = ("", "blocking", "non-blocking")
+    if driver != "none" and options.get("mode", "") not in modes:
+        return "mode is %r, not blocking or non-blocking" % options["mode"]
+    if driver != "none" and "max-buffer-size" in options and options.get("mode") != modes[2]:
+        return "max-buffer-size needs mode non-blocking"
+    accepted, prefix = _accepted_log_opts(driver, facts)
+    if accepted is None:
+        return None
+    accepted |= {name for name in options if prefix and name.startswith(prefix)}
+    unknown = sorted(set(options) - accepted)
+    if unknown:
+        return "the log driver %s does not take %s; the engine would not start" % (
+            driver,
+            ", ".join(unknown),
+        )
+    return None
+
+
+def _accepted_log_opts(driver: str, facts: Facts) -> tuple[frozenset[str] | None, str]:
+    """Return the options that a log driver takes and the prefix of others; None: not known."""
+    accepted, prefix = _LOG_OPTS.get(driver, (None, ""))
+    if accepted is not None:
+        accepted |= {"mode", "max-buffer-size"}
+        if driver == "local" and daemon_options.release(facts.version or "29") >= (29, 0, 0):
+            accepted |= _LOG_ATTRIBUTES
+    return accepted, prefix
 
 
 def _selinux(host: Host, document: dict[str, typing.Any], facts: Facts) -> str | None:
@@ -230,7 +278,8 @@ def ask_engine(
 ) -> str:
     """Let the engine itself check a staged daemon.json; return what was done, for the report.
 
-    :param command: the daemon's program and arguments as its unit runs it.
+    :param command: the daemon's program and arguments as its unit runs it. Values that must not be
+        shown are taken out of what it says.
     :raises HostError: the engine refuses the file; with its own words.
     """
     if version is None or not command:
@@ -245,7 +294,10 @@ def ask_engine(
     if done.rc != 0:
         lines = [line for line in (done.err + "\n" + done.out).split("\n") if line.strip()]
         said = " | ".join(lines[-5:]) or "exit status %d" % done.rc
-        raise HostError("dockerd --validate: " + said.replace(host.path(staged), "daemon.json"))
+        said = said.replace(host.path(staged), "daemon.json")
+        raise HostError(
+            "dockerd --validate: " + redact(said, secrets_of(host, staged, command[1:]))
+        )
     return "dockerd --validate accepts it"
 
 

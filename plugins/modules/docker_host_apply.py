@@ -40,7 +40,13 @@ options:
     description:
       - The plan. Its shape is described in C(docs/schemas/plan.schema.json).
     type: dict
-    required: true
+  recover:
+    description:
+      - Undo what an earlier run left half done, and nothing else. Does nothing where nothing is left.
+      - A O(plan) that changes something does this first by itself, but it was made from a look at
+        the half done state and is then refused. So recover first, and plan from the new look.
+    type: bool
+    default: false
   health_timeout:
     description:
       - Seconds within which the containers that ran before must run again.
@@ -109,6 +115,7 @@ transaction:
     outcome:
       description:
         - V(committed), V(rolled_back), V(refused), V(nothing), or V(checked) in check mode.
+        - V(recovered) when all that was done was to undo what an earlier run had left.
         - V(rollback_failed) when it could not be undone completely; the next run tries again first.
       type: str
     failed_step:
@@ -152,25 +159,30 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction import apply
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import EMPTY_PLAN
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "plan": {"type": "dict", "required": True},
+            "plan": {"type": "dict"},
+            "recover": {"type": "bool", "default": False},
             "health_timeout": {"type": "int", "default": 120},
             "daemon_timeout": {"type": "int", "default": 180},
             "document": {"type": "path"},
         },
+        required_one_of=[("plan", "recover")],
         supports_check_mode=True,
     )
+    if (module.params["plan"] is not None) == module.params["recover"]:
+        module.fail_json(msg="hand in either a plan, or recover: true")
     # A lost connection must not stop a transaction half way: it finishes without its controller.
     for name in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
         signal.signal(name, signal.SIG_IGN)
     answer = apply(
         Host(),
-        module.params["plan"],
+        EMPTY_PLAN if module.params["recover"] else module.params["plan"],
         check_mode=module.check_mode,
         health_timeout=float(module.params["health_timeout"]),
         daemon_timeout=float(module.params["daemon_timeout"]),

@@ -120,6 +120,7 @@ class _Planner:
             (item["key"], item.get("member")): item for item in owned if item["kind"] == "json_key"
         }
         self.owned_files = {item["path"]: item for item in owned if item["kind"] == "file"}
+        self.owned_modes = {item["path"]: item for item in owned if item["kind"] == "mode"}
         self.profile, self.profile_reason = self._profile()
 
     # -- what must be so before anything can be planned ----------------------------------------
@@ -226,7 +227,7 @@ class _Planner:
                     "/var/lib/bulkhead",
                     "pending",
                     effective=left["id"],
-                    reason="an earlier run was cut off; the next change on this host undoes it first",
+                    reason="an earlier run was cut off; the next run undoes what it left",
                 )
             )
 
@@ -975,6 +976,23 @@ class _Planner:
         dropin = next((d for d in self.look["scope_dropins"] if d["path"] == SCOPE_DROPIN), None)
         if self._wanted("pids_limit")[0] == UNMANAGED and dropin:
             self._remove_file(SCOPE_DROPIN, dropin["version"])
+        if self._wanted("file_modes")[0] is not True:
+            self._put_modes_back()
+
+    def _put_modes_back(self) -> None:
+        for path, item in sorted(self.owned_modes.items()):
+            if item["intact"]:
+                self._row("file_modes", path, "change", reason="no longer in the policy: put back")
+                self._operation(
+                    "mode_restore", "no longer in the policy", path=path, observed=item["version"]
+                )
+            else:
+                self._operation("disown", "somebody else changed it since", kind="mode", path=path)
+        dropin = self.owned_files.get(SOCKET_DROPIN)
+        if dropin is not None:
+            self._row("file_modes", "SocketMode of docker.socket", "change",
+                      reason="no longer in the policy: put back")  # fmt: skip
+            self._remove_file(SOCKET_DROPIN, dropin["version"])
 
     def _remove_file(self, path: str, version: str) -> None:
         owned = self.owned_files.get(path)

@@ -12,6 +12,7 @@ import shutil
 import socketserver
 import tempfile
 import threading
+import time
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Completed, Host
@@ -23,8 +24,10 @@ DAEMON_PID = 812
 CONTAINER_PID = 4001
 
 BOOTED_AT = 1_700_000_000
-#: 5000 ticks of a hundredth second after the boot.
-STARTED_AT = BOOTED_AT + 50.0
+#: The daemon's start, in ticks of a hundredth second after the boot: later than any file that a test
+#: writes, whose change time no test can set back.
+START_TICKS = (int(time.time()) + 3600 - BOOTED_AT) * 100
+STARTED_AT = BOOTED_AT + START_TICKS / 100
 
 DEBIAN_UNIT = """\
 [Unit]
@@ -259,7 +262,7 @@ class FakeHost(Host):
         """Let there be a process, with the files of its /proc directory that ``files`` gives."""
         self.write("/proc/%d/cmdline" % pid, "".join(item + "\0" for item in argv))
         self.write("/proc/%d/environ" % pid, files.pop("environ", ""))
-        fields = ["S"] + ["0"] * 18 + ["5000"] + ["0"] * 10
+        fields = ["S"] + ["0"] * 18 + [str(START_TICKS)] + ["0"] * 10
         self.write("/proc/%d/stat" % pid, "%d (a (b) c) %s\n" % (pid, " ".join(fields)))
         for name, content in files.items():
             self.write("/proc/%d/%s" % (pid, name.replace("__", "/")), content)

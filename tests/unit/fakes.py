@@ -8,6 +8,7 @@ live and die as live-restore says.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import hashlib
 import io
 import json
@@ -79,6 +80,11 @@ class _Handler(fake_engine._Handler):
             self.wfile.write(data)
 
 
+def _now() -> str:
+    """Return the time as Docker writes it."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 class ActEngine(FakeEngine):
     """The API of a daemon that comes and goes."""
 
@@ -140,12 +146,14 @@ class FakeDaemon:
         status.write_text(text)
 
     def _run(self, inspect: Json, program: str = "sleep") -> None:
-        inspect["State"].update(Status="running", Running=True, Pid=self._pid())
+        inspect["State"].update(Status="running", Running=True, Pid=self._pid(), StartedAt=_now())
         self._process(inspect, program)
 
     def _end(self, inspect: Json, code: int = 137) -> None:
         pid = inspect["State"]["Pid"]
-        inspect["State"].update(Status="exited", Running=False, Pid=0, ExitCode=code)
+        inspect["State"].update(
+            Status="exited", Running=False, Pid=0, ExitCode=code, FinishedAt=_now()
+        )
         shutil.rmtree(self._host.base / "proc" / str(pid), ignore_errors=True)
 
     def _publish(self) -> None:
@@ -326,6 +334,11 @@ class ActHost(FakeHost):
             shutil.rmtree(self.base / "proc" / str(pid), ignore_errors=True)
 
     # -- time --------------------------------------------------------------------------------------
+    def old(self, path: str, seconds: float = 1000.0) -> None:
+        """Let a file or directory be older than the daemon, which starts now."""
+        moment = time.time() - seconds
+        os.utime(self.base / path.lstrip("/"), (moment, moment))
+
     def monotonic(self) -> float:
         return time.monotonic() + self._offset
 

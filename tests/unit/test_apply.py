@@ -677,3 +677,92 @@ def test_old_transactions_are_forgotten(host: ActHost, monkeypatch: pytest.Monke
     assert ids[0] in kept
     assert len(kept) == 3
     assert sorted(pathlib.Path(host.path(ledger.TRANSACTIONS)).iterdir())
+
+
+def test_a_change_of_files_keeps_the_proof_of_what_is_loaded(used: ActHost) -> None:
+    apply(used, plan(json_set(used, "live-restore", True), effect="reload"))
+    answer = apply(used, plan(file_present(used, DROPIN, "[Scope]\n")))
+    assert outcome(answer) == "committed", answer["msg"]
+    assert answer["observation"]["engine"]["config_loaded"] is True
+
+
+def test_a_mode_that_we_set_does_not_look_like_a_new_content(used: ActHost) -> None:
+    (used.base / CONFIG.lstrip("/")).chmod(0o664)
+    used.daemon.stop()
+    used.daemon.start()
+    raw = plan(
+        operation("mode", path=CONFIG, mode="0644", owner=None, group=None,
+                  observed=used.version(CONFIG))
+    )  # fmt: skip
+    answer = apply(used, raw)
+    assert outcome(answer) == "committed", answer["msg"]
+    assert answer["observation"]["engine"]["config_loaded"] is True
+
+
+def test_a_rollback_keeps_the_proof_of_what_is_loaded(used: ActHost) -> None:
+    used.daemon.witness_error = "no"
+    raw = plan(json_set(used, "live-restore", True), effect="reload")
+    answer = rolled_back(used, raw, "health")
+    assert answer["observation"]["engine"]["config_loaded"] is True
+
+
+def test_modes_are_put_back(host: ActHost) -> None:
+    socket = host.base / "run/docker.sock"
+    socket.chmod(0o666)
+    before = host.tree()
+    apply(host, plan(
+        operation("mode", path="/run/docker.sock", mode="0660", owner=None, group="docker",
+                  observed=host.version("/run/docker.sock"))
+    ))  # fmt: skip
+    assert socket.lstat().st_mode & 0o7777 == 0o660
+    answer = apply(host, plan(
+        operation("mode_restore", path="/run/docker.sock", observed=host.version("/run/docker.sock"))
+    ))  # fmt: skip
+    assert outcome(answer) == "committed", answer["msg"]
+    assert [row["after"] for row in answer["diff"]] == ["0666 0:0\n"]
+    assert (host.tree(), host.ledger()["owned"]) == (before, {})
+    assert socket.lstat().st_mode & 0o7777 == 0o666
+
+
+def test_modes_of_others_are_not_put_back(host: ActHost) -> None:
+    path = "/run/docker.sock"
+    raw = plan(operation("mode_restore", path=path, observed=host.version(path)))
+    refused(host, raw, path, "was not set by Bulkhead")
+    apply(host, plan(operation("mode", path=path, mode="0600", owner=None, group=None,
+                               observed=host.version(path))))  # fmt: skip
+    (host.base / "run/docker.sock").chmod(0o640)
+    raw = plan(operation("mode_restore", path=path, observed=host.version(path)))
+    refused(host, raw, path, "changed by somebody else")
+
+
+# -- secrets -------------------------------------------------------------------------------------------
+def test_what_the_engine_says_is_shown_without_secrets() -> None:
+    token = "0123-secret-4567"
+    config = json.dumps({"log-driver": "splunk", "log-opts": {"splunk-token": token}})
+    with act_host(config) as host:
+        host.validate_says = "invalid log-opts: %s is no token" % token
+        answer = rolled_back(
+            host, plan(json_set(host, "debug", True), effect="restart"), "validate"
+        )
+        assert "is no token" in answer["msg"]
+        assert token not in json.dumps(answer)
+        host.validate_says = None
+        host.daemon.refuses = lambda document: (
+            "cannot log to %s" % token if "bip" in document else None
+        )
+        answer = rolled_back(
+            host,
+            plan(json_set(host, "bip", "10.1.2.3/24"), effect="restart"),
+            "daemon",
+            "cannot log to",
+        )
+        assert token not in json.dumps(answer)
+
+
+def test_the_diff_hides_what_somebody_wrote_into_our_file(host: ActHost) -> None:
+    apply(host, plan(file_present(host, DROPIN, "[Scope]\nTasksMax=1\n")))
+    host.write(DROPIN, "[Scope]\n# password: hunter2\n")
+    raw = plan(file_present(host, DROPIN, "[Scope]\nTasksMax=2\n"))
+    diff = apply(host, raw, check_mode=True)["diff"]
+    assert "hunter2" not in json.dumps(diff)
+    assert "TasksMax=2" in diff[0]["after"]

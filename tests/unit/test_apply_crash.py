@@ -253,6 +253,27 @@ def test_check_mode_reports_an_open_transaction(monkeypatch: pytest.MonkeyPatch)
         assert host.tree(times=True) == before
 
 
+def test_an_empty_plan_undoes_what_was_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    with build("strict") as host:
+        prepare("strict", host)
+        old = host.tree()
+        with monkeypatch.context() as patch:
+            Countdown(30, True, patch)
+            with pytest.raises(Killed):
+                apply(host, strict(host))
+        before = host.tree(times=True)
+        answer = apply(host, plan(), check_mode=True)
+        assert (answer["transaction"]["outcome"], answer["changed"]) == ("checked", True)
+        assert "would be undone" in answer["transaction"]["steps"][0]["detail"]
+        assert host.tree(times=True) == before
+        answer = apply(host, plan())
+        assert (answer["transaction"]["outcome"], answer["changed"]) == ("recovered", True)
+        assert answer["observation"]["bulkhead"]["open_transaction"] is None
+        assert host.tree() == old
+        answer = apply(host, plan())
+        assert (answer["transaction"]["outcome"], answer["changed"]) == ("nothing", False)
+
+
 def test_a_torn_last_line_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     with build("strict") as host:
         prepare("strict", host)

@@ -15,6 +15,7 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import PolicyError
 from tests.unit import observations as obs
 
+SOCKET_DROPIN = daemon_plan.SOCKET_DROPIN
 Json = dict[str, typing.Any]
 
 
@@ -135,6 +136,27 @@ def test_what_the_policy_no_longer_sets_is_removed_and_only_that() -> None:
     plan = planned(first)
     removed = [(op["op"], op["key"]) for op in plan["operations"]]
     assert removed == [("json_remove", "log-level")]
+
+
+def test_modes_are_put_back_when_they_are_no_longer_managed() -> None:
+    look = obs.stock()
+    socket = "/run/docker.sock"
+    look["bulkhead"]["owned"] = {
+        "docker_daemon": [
+            {"kind": "mode", "path": socket, "version": "7", "intact": True},
+            {"kind": "mode", "path": "/etc/docker", "version": "8", "intact": False},
+            {"kind": "file", "path": SOCKET_DROPIN, "version": "9", "intact": True},
+        ]
+    }
+    assert "mode_restore" not in kinds(planned(look))
+    plan = planned(look, file_modes="unmanaged")
+    found = {
+        (op["op"], op["path"], op.get("observed")) for op in plan["operations"] if "path" in op
+    }
+    assert ("mode_restore", socket, "7") in found
+    assert ("disown", "/etc/docker", None) in found
+    assert ("file_absent", SOCKET_DROPIN, "9") in found
+    assert rows(plan)[socket]["state"] == "change"
 
 
 def test_a_key_that_somebody_changed_since_is_disowned_not_removed() -> None:

@@ -73,6 +73,14 @@ def test_an_empty_plan_costs_no_round_trip() -> None:
     assert result["transaction"]["outcome"] == "nothing"
 
 
+def test_recovery_needs_no_plan() -> None:
+    calls: list[Json] = []
+    answer = {"observation": obs.stock(), "changed": True}
+    made = action(docker_host_apply.ActionModule, {"recover": True}, answer, calls)
+    assert made.run(None, {})["changed"]
+    assert calls[0]["module_args"] == {"recover": True}
+
+
 def test_rows_for_people_do_not_travel() -> None:
     calls: list[Json] = []
     plan = plans.empty("strict")

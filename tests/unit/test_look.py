@@ -25,6 +25,7 @@ from tests.unit.fake_engine import (
     BOOTED_AT,
     CONTAINER_PID,
     DAEMON_PID,
+    START_TICKS,
     STARTED_AT,
     FakeHost,
     Json,
@@ -241,7 +242,18 @@ def test_a_file_newer_than_the_daemon_is_not(host: FakeHost) -> None:
     }
 
 
-@pytest.mark.parametrize(("ticks", "loaded"), [(5000, True), (5001, False)])
+def test_an_old_time_that_was_copied_along_proves_nothing(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``cp -p`` and rsync bring the time of another file; only the change time is the file's own."""
+    monkeypatch.setattr("tests.unit.fake_engine.START_TICKS", 5000)
+    host.process(DAEMON_PID, ["/usr/sbin/dockerd"])
+    configure(host, {"userland-proxy": False})
+    os.utime(host.base / DAEMON_JSON.lstrip("/"), (BOOTED_AT, BOOTED_AT))
+    assert observe(host, "engine")["engine"]["config_loaded"] is False
+
+
+@pytest.mark.parametrize(("ticks", "loaded"), [(START_TICKS, True), (START_TICKS + 1, False)])
 def test_the_ledger_knows_what_was_loaded(
     host: FakeHost, monkeypatch: pytest.MonkeyPatch, ticks: int, loaded: bool
 ) -> None:

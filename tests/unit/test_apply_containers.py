@@ -1,0 +1,212 @@
+"""What becomes of the containers of before: which ends count, and which are started again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import typing
+
+import pytest
+
+from ansible_collections.bulkhead.hardening.plugins.module_utils import health
+from ansible_collections.bulkhead.hardening.plugins.module_utils.docker_api import ApiError
+from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host, HostError
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction import apply
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_daemon import Restart
+
+from .fakes import ActHost, Killed, act_host, json_set, plan
+from .test_apply_crash import Countdown
+
+Json = dict[str, typing.Any]
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes owners, as root does")
+
+KEPT = Restart(1000.0, 1010.0, True)
+ENDING = Restart(1000.0, 1010.0, False)
+
+
+def at(seconds: float) -> str:
+    return "1970-01-01T00:%02d:%06.3fZ" % divmod(seconds, 60)
+
+
+class Api:
+    """Answers for one container, which a start brings back unless it is broken."""
+
+    def __init__(self, state: Json | None, broken: bool = False) -> None:
+        self.state = state
+        self.broken = broken
+        self.started = 0
+
+    def get(self, path: str) -> Json:
+        if self.state is None:
+            raise ApiError("no such container", 404)
+        return {"State": self.state}
+
+    def request(self, method: str, path: str) -> None:
+        assert (method, path) == ("POST", "/containers/a1/start")
+        self.started += 1
+        if not self.broken:
+            self.state = {"Running": True, "StartedAt": at(1011.0), "FinishedAt": at(1005.0)}
+
+
+class Clock(Host):
+    def __init__(self) -> None:
+        super().__init__()
+        self._time = 0.0
+
+    def monotonic(self) -> float:
+        return self._time
+
+    def sleep(self, seconds: float) -> None:
+        self._time += seconds
+
+
+def ended(when: float, code: int = 137, started: float = 500.0, **more: typing.Any) -> Json:
+    return {
+        "Running": False,
+        "FinishedAt": at(when),
+        "StartedAt": at(started),
+        "ExitCode": code,
+        **more,
+    }
+
+
+def running(finished: float | None = None, started: float = 500.0) -> Json:
+    state: Json = {"Running": True, "StartedAt": at(started), "ExitCode": 0}
+    return {**state, "FinishedAt": at(finished) if finished else "0001-01-01T00:00:00Z"}
+
+
+def wait(api: Api, *restarts: Restart) -> list[str]:
+    expected = [{"id": "a1", "name": "web"}]
+    return health.wait_for_containers(
+        Clock(), typing.cast(typing.Any, api), expected, 30.0, restarts
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "restarts", "noted"),
+    [
+        (running(), [], False),
+        (running(), [KEPT], False),
+        (running(), [ENDING], False),
+        # without a restart no end is the daemon's doing
+        (ended(1005.0), [], True),
+        (None, [], True),
+        (None, [KEPT], True),  # --rm, or somebody removed it
+        # before the restart, and after it
+        (ended(999.0), [KEPT], True),
+        (ended(999.0), [ENDING], True),
+        (ended(1010.5), [KEPT], True),
+        # during the restart, but with an exit code of its own
+        (ended(1005.0, code=0), [KEPT], True),
+        (ended(1005.0, code=3), [KEPT], True),
+        # it crashed and its policy brought it back, before and after the restart
+        (running(finished=999.0), [KEPT], False),
+        (running(finished=1011.0, started=1012.0), [KEPT], False),
+    ],
+)
+def test_what_is_accepted(state: Json | None, restarts: list[Restart], noted: bool) -> None:
+    api = Api(state)
+    said = wait(api, *restarts)
+    assert api.started == 0
+    assert [line for line in said if "web" in line and "is left so" in line] == said[1:]
+    assert bool(said[1:]) is noted
+
+
+@pytest.mark.parametrize(
+    "state",
+    [ended(1005.0), ended(1005.0, code=255), running(finished=1005.0, started=1006.0)],
+    ids=["killed", "unknown", "another process"],
+)
+def test_what_a_restart_should_have_kept_is_a_failure(state: Json) -> None:
+    with pytest.raises(HostError, match="restart ended these containers: web"):
+        wait(Api(state), KEPT)
+
+
+def test_what_our_restart_ended_is_started_once() -> None:
+    api = Api(ended(1005.0))
+    assert wait(api, ENDING) == ["1 containers run as before"]
+    assert api.started == 1
+    api = Api(ended(1005.0), broken=True)
+    with pytest.raises(HostError, match="do not run again: web"):
+        wait(api, ENDING)
+    assert api.started == 1
+
+
+def test_what_does_not_stay_up_after_our_restart_is_a_failure() -> None:
+    for state in (ended(1012.0, started=1011.0), {**running(started=1011.0), "Restarting": True}):
+        with pytest.raises(HostError, match="do not run again: web"):
+            wait(Api(state), ENDING)
+
+
+def test_the_first_of_two_restarts_may_never_have_answered() -> None:
+    """The start with the new file failed; the containers ended before the start with the old one."""
+    api = Api(ended(1005.0))
+    assert wait(api, Restart(1000.0, None, False), Restart(1020.0, 1030.0, True))[1:] == []
+    assert api.started == 1
+
+
+# -- whole transactions --------------------------------------------------------------------------------
+def during(host: ActHost, verb: str, action: typing.Callable[[], None]) -> None:
+    """Let something happen at the end of a reload or restart of the daemon, once."""
+    original = host._systemctl
+    done: list[str] = []
+
+    def systemctl(said: str) -> typing.Any:
+        answer = original(said)
+        if said == verb and not done:
+            done.append(verb)
+            action()
+            host.daemon._publish()
+        return answer
+
+    host._systemctl = systemctl  # type: ignore[method-assign]
+
+
+def end(host: ActHost, name: str, code: int = 0, remove: bool = False) -> None:
+    inspect = host.daemon._find(name)
+    host.daemon._end(inspect, code)
+    if remove:
+        del host.daemon.containers[inspect["Id"]]
+
+
+@as_root
+@pytest.mark.parametrize("remove", [False, True])
+def test_a_container_that_ends_by_itself_does_not_fail_the_run(remove: bool) -> None:
+    with act_host(containers=["web", "job"]) as host:
+        during(host, "reload", lambda: end(host, "job", remove=remove))
+        before = host.pids()["web"]
+        answer = apply(host, plan(json_set(host, "live-restore", True), effect="reload"))
+        assert answer["transaction"]["outcome"] == "committed", answer["msg"]
+        assert host.pids() == {"web": before}
+        detail = next(r for r in answer["transaction"]["steps"] if r["step"] == "health")["detail"]
+        assert "job" in detail
+
+
+@as_root
+def test_a_rollback_starts_only_what_its_restart_ended() -> None:
+    with act_host(containers=["web", "stopped"]) as host:
+        host.daemon.witness_error = "no"
+        raw = plan(
+            json_set(host, "bip", "10.1.2.3/24"), effect="restart", allow_container_restart=True
+        )
+        during(host, "reset-failed", lambda: end(host, "stopped", 143))
+        answer = apply(host, raw)
+        assert answer["transaction"]["outcome"] == "rolled_back"
+        assert set(host.pids()) == {"web"}
+        assert "stopped does not run" in answer["msg"]
+
+
+@as_root
+def test_a_recovery_starts_nothing_that_ended_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with act_host(containers=["web", "stopped"]) as host:
+        with monkeypatch.context() as patch:
+            Countdown(8, True, patch)
+            with contextlib.suppress(Killed):
+                apply(host, plan(json_set(host, "live-restore", True), effect="reload"))
+        end(host, "stopped", 143)
+        host.daemon._publish()
+        answer = apply(host, plan())
+        assert answer["transaction"]["outcome"] == "recovered", answer["msg"]
+        assert set(host.pids()) == {"web"}
+        assert "stopped does not run" in answer["transaction"]["steps"][1]["detail"]
