@@ -11,6 +11,7 @@ Only reading happens here; both doors use it. The door to act writes these files
 - ``lock``: held with flock(2) while a transaction runs
 - ``transactions/<id>/journal.jsonl``: the write-ahead journal, one JSON object per line
 - ``transactions/<id>/before/``: what was there before
+- ``transactions/<id>/answer.json``: an answer that nobody has fetched yet (see runs.py)
 
 An ITEM is one of
 ``{"kind": "json_key", "path", "key", "member"?, "had_before", "before": value, "created_file",
@@ -40,6 +41,7 @@ LOCK = STATE_DIRECTORY + "/lock"
 TRANSACTIONS = STATE_DIRECTORY + "/transactions"
 JOURNAL_NAME = "journal.jsonl"
 IMAGES_NAME = "before"
+ANSWER_NAME = "answer.json"
 
 LEDGER_SCHEMA = "bulkhead.ledger/1"
 
@@ -162,6 +164,16 @@ def read_journal(host: Host, identifier: str) -> list[dict[str, typing.Any]]:
             break
         records.append(record)
     return records
+
+
+def unfetched_answers(host: Host) -> list[str]:
+    """Return the ids of runs that ended without a controller to tell, oldest first."""
+    found = []
+    for identifier in transaction_ids(host):
+        path = "%s/%s/%s" % (TRANSACTIONS, identifier, ANSWER_NAME)
+        if host.lstat(path) is not None:
+            found.append(identifier)
+    return found
 
 
 def value_digest(value: typing.Any) -> str:

@@ -461,6 +461,7 @@ def bulkhead(host: Host, notes: Notes) -> Mapping:
         "profile": (content or {}).get("profile"),
         "owned": ledger.owned_items(host, content),
         "open_transaction": ledger.open_transaction(host),
+        "unfetched_answers": ledger.unfetched_answers(host),
         "last_transaction": (
             {name: last.get(name) for name in ("id", "outcome", "ended_at")}
             if isinstance(last, dict)

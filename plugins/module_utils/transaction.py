@@ -12,10 +12,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import stat as stat_module
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
+    boot as boot_unit,
     health,
     ledger as ledger_module,
     look,
@@ -27,6 +27,9 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.docker_api impo
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import (
     Host,
     HostError,
+)
+from ansible_collections.bulkhead.hardening.plugins.module_utils.runs import (
+    make_state_directories,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_context import (
     Json,
@@ -59,7 +62,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_ste
 )
 
 #: Seconds that a second controller waits for the first one's transaction.
-LOCK_TIMEOUT = 60.0
+LOCK_TIMEOUT = 300.0
 
 
 def apply(
@@ -69,20 +72,62 @@ def apply(
     check_mode: bool = False,
     health_timeout: float = 120.0,
     daemon_timeout: float = 180.0,
+    identifier: str | None = None,
+    boot: list[str] | None = None,
 ) -> Json:
     """Apply a plan; return the answer of docker_host_apply (its RETURN documents it).
 
     Never raises for what a host or a plan does wrong: ``failed`` and ``msg`` say it.
+
+    :param identifier: the id of the transaction; None for one of now.
+    :param boot: the command that undoes at boot what a loss of power leaves; None for none.
     """
     try:
         plan = parse_plan(raw_plan)
     except HostError as exc:
-        return _answer(None, "refused", failed_step="plan", reason=str(exc))
+        return refusal("plan", str(exc))
     if plan.empty and ledger_module.open_transaction(host) is None:
         return _answer(None, "nothing", observation=look.observe(host))
     with contextlib.ExitStack() as stack:
         transaction = Transaction(host, plan, stack, check_mode, health_timeout, daemon_timeout)
+        transaction.id = identifier or transaction.id
+        transaction.boot = boot
         return _run(transaction, RECOVERY if plan.empty else STEPS)
+
+
+def refusal(step: str, reason: str, identifier: str | None = None) -> Json:
+    """Return the answer of a run that ended before it could change anything."""
+    return _answer(identifier, "refused", failed_step=step, reason=reason)
+
+
+def answer_of_the_dead(identifier: str, journal: list[Json], why: str, undone: Json) -> Json:
+    """Return the answer of a run whose process ended too early.
+
+    :param journal: its journal at that time; empty when it had not changed anything yet.
+    :param undone: the answer of the recovery that followed.
+    """
+    steps = [record["step"] for record in journal if record.get("record") == "step"]
+    step = steps[-1] if steps else "start"
+    if journal and not ledger_module.is_open(journal):
+        ends = [r["record"] for r in journal if r.get("record") in ledger_module.END_RECORDS]
+        outcome, reason = ends[-1], why + ", after its end"
+    elif undone.get("failed"):
+        outcome, reason = "rollback_failed", "%s; %s" % (why, undone["msg"])
+    else:
+        outcome, reason = ("rolled_back" if journal else "refused"), why
+    daemon = undone["transaction"]
+    return _answer(
+        identifier,
+        outcome,
+        failed_step=None if outcome == "committed" else step,
+        reason=reason,
+        steps=daemon["steps"],
+        restarts=daemon["daemon_restarts"],
+        reloads=daemon["daemon_reloads"],
+        changed=outcome in ("committed", "rollback_failed"),
+        running_containers=undone["running_containers"],
+        observation=undone["observation"],
+    )
 
 
 def _answer(
@@ -156,6 +201,8 @@ def _run(tx: Transaction, steps: tuple[Step, ...]) -> Json:
 def _finish(tx: Transaction, outcome: str, **more: typing.Any) -> Json:
     if tx.journal is not None and outcome == "committed":
         tx.journal.close()
+    if not tx.check_mode:
+        boot_unit.disarm(tx.host)
     after = _observe_again(tx)
     if after is not None:
         after["witness"] = tx.witness
@@ -260,19 +307,7 @@ def health_after_undo(
 # -- lock ------------------------------------------------------------------------------------------
 def lock(tx: Transaction) -> str:
     """Become the only transaction on this host."""
-    for path in (ledger_module.STATE_DIRECTORY, ledger_module.TRANSACTIONS):
-        st = files.status(tx.host, path)
-        if st is None:
-            files.make_directory(tx.host, path, 0o700)
-        elif (
-            not stat_module.S_ISDIR(st.st_mode)
-            or st.st_uid != 0
-            or stat_module.S_IMODE(st.st_mode) & 0o077
-        ):
-            raise HostError(
-                "%s is not a directory that only root may enter; it holds before-images, so "
-                "look into it and then remove it" % path
-            )
+    make_state_directories(tx.host)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     with files.directory(tx.host, ledger_module.STATE_DIRECTORY) as opened:
         descriptor = os.open(os.path.basename(ledger_module.LOCK), flags, 0o600, dir_fd=opened)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import os
 import stat as stat_module
-import time
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
@@ -21,6 +20,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.host import (
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_options import (
     CONFIG_FILE,
 )
+from ansible_collections.bulkhead.hardening.plugins.module_utils.runs import new_id
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_accounts import (
     SUBID_FILES,
     Accounts,
@@ -124,12 +124,9 @@ class Transaction:
         self.check_mode = check_mode
         self.health_timeout = health_timeout
         self.daemon_timeout = daemon_timeout
-        started = host.now()
-        # Names sort by age, down to the microsecond.
-        self.id = "%s-%06d" % (
-            time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(started)),
-            int(started % 1 * 1_000_000),
-        )
+        self.id = new_id(host.now())
+        #: the command that undoes at boot what a loss of power leaves
+        self.boot: list[str] | None = None
         self.accounts = Accounts(host)
         self.rows: list[Json] = []
         self.journal: Journal | None = None

@@ -89,18 +89,18 @@ def status(host: Host, path: str) -> os.stat_result | None:
         return None
 
 
-def read(host: Host, path: str) -> tuple[bytes, Meta]:
+def read(host: Host, path: str, limit: int = MAX_FILE_BYTES) -> tuple[bytes, Meta]:
     """Return content and metadata of a regular file, leaving its access time alone.
 
-    :raises HostError: it is not a regular file, or larger than 4 MiB.
+    :raises HostError: it is not a regular file, or larger than ``limit`` bytes.
     :raises FileNotFoundError: it is absent.
     """
     parent, name = split(path)
     with directory(host, parent) as descriptor:
-        return _read_at(descriptor, name, path)
+        return _read_at(descriptor, name, path, limit)
 
 
-def _read_at(descriptor: int, name: str, shown: str) -> tuple[bytes, Meta]:
+def _read_at(descriptor: int, name: str, shown: str, limit: int) -> tuple[bytes, Meta]:
     kind = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
     if not stat_module.S_ISREG(kind.st_mode):
         raise HostError("%s is not a regular file" % shown)
@@ -111,9 +111,9 @@ def _read_at(descriptor: int, name: str, shown: str) -> tuple[bytes, Meta]:
         opened = os.open(name, flags, dir_fd=descriptor)
     with os.fdopen(opened, "rb") as stream:
         st = os.fstat(stream.fileno())
-        data = stream.read(MAX_FILE_BYTES + 1)
-        if len(data) > MAX_FILE_BYTES:
-            raise HostError("%s is larger than %d bytes" % (shown, MAX_FILE_BYTES))
+        data = stream.read(limit + 1)
+        if len(data) > limit:
+            raise HostError("%s is larger than %d bytes" % (shown, limit))
         xattrs = _read_xattrs(stream.fileno())
     mode = stat_module.S_IMODE(st.st_mode)
     return data, Meta(mode, st.st_uid, st.st_gid, st.st_mtime_ns, st.st_atime_ns, xattrs)
@@ -167,6 +167,14 @@ def swap(host: Host, staged: str, path: str) -> None:
     parent, name = split(path)
     with directory(host, parent) as descriptor:
         os.rename(os.path.basename(staged), name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+        os.fsync(descriptor)
+
+
+def make_link(host: Host, target: str, path: str) -> None:
+    """Make a symbolic link to a target, and sync its directory."""
+    parent, name = split(path)
+    with directory(host, parent) as descriptor:
+        os.symlink(target, name, dir_fd=descriptor)
         os.fsync(descriptor)
 
 

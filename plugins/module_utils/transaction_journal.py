@@ -33,6 +33,9 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     transaction_files as files,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host, HostError
+from ansible_collections.bulkhead.hardening.plugins.module_utils.runs import (
+    make_private_directory,
+)
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_accounts import (
     SUBID_FILES,
     Accounts,
@@ -77,7 +80,7 @@ class Journal:
         self.identifier = identifier
         self._directory = transaction_path(identifier)
         if begin is not None:
-            files.make_directory(host, self._directory, 0o700)
+            make_private_directory(host, self._directory)
             files.make_directory(host, self._directory + "/" + ledger_module.IMAGES_NAME, 0o700)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         with files.directory(host, self._directory) as opened:

@@ -12,6 +12,7 @@ import stat as stat_module
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
+    boot as boot_unit,
     daemon_options,
     health,
     health_image,
@@ -85,6 +86,8 @@ def before_images(tx: Transaction) -> str:
     if tx.running and identity is None:
         raise HostError("the daemon stopped since the look; run again")
     tx.journal = Journal(tx.host, tx.id, begin)
+    if tx.boot:
+        boot_unit.arm(tx.host, tx.boot)
     paths = [target.path for target in tx.targets if target.differs(tx.accounts)]
     paths += [ledger_module.LEDGER]
     if tx.planned_keys or tx.plan.effect != "none":

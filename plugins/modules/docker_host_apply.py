@@ -23,7 +23,14 @@ description:
   - Refuses, before anything is changed, a plan for a host that changed since it was looked at, a
     restart that would end running containers, and files that are links, immutable or outside of a
     closed list of paths.
-  - What a crash left half done is undone first. What was done is kept in C(/var/lib/bulkhead).
+  - Runs in a transient unit of systemd, from a copy of this code in C(/var/lib/bulkhead/runner), and
+    so comes to its end when the connection or the controller is lost. The next run is told of it in
+    RV(earlier).
+  - When that unit's process is killed, systemd starts the undo at once; after a loss of power the
+    unit C(bulkhead-recover.service), which exists only while a transaction is open, does it at boot.
+    Whatever they leave, the next run undoes first. What was done is kept in C(/var/lib/bulkhead).
+  - Where systemd does not run the host it runs by itself, and only plans that leave the daemon alone
+    are accepted.
 attributes:
   check_mode:
     description: Validates the plan against the host and returns the differences. Writes nothing.
@@ -136,6 +143,13 @@ transaction:
     daemon_reloads:
       description: How often the daemon was reloaded, those of a rollback included.
       type: int
+earlier:
+  description:
+    - What became of earlier runs whose controller was gone at their end, the oldest first, each like
+      RV(transaction).
+  returned: always, apart from check mode
+  type: list
+  elements: dict
 running_containers:
   description:
     - The containers that ran before, with C(name), C(pid_before), C(pid_after),
@@ -157,9 +171,8 @@ import signal
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.bulkhead.hardening.plugins.module_utils.detach import perform
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
-from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction import apply
-from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import EMPTY_PLAN
 
 
 def main() -> None:
@@ -177,15 +190,18 @@ def main() -> None:
     )
     if (module.params["plan"] is not None) == module.params["recover"]:
         module.fail_json(msg="hand in either a plan, or recover: true")
-    # A lost connection must not stop a transaction half way: it finishes without its controller.
+    # Where no unit carries it on (without systemd), a lost connection must not stop it half way.
     for name in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
         signal.signal(name, signal.SIG_IGN)
-    answer = apply(
+    answer = perform(
         Host(),
-        EMPTY_PLAN if module.params["recover"] else module.params["plan"],
-        check_mode=module.check_mode,
-        health_timeout=float(module.params["health_timeout"]),
-        daemon_timeout=float(module.params["daemon_timeout"]),
+        {
+            "action": "recover" if module.params["recover"] else "apply",
+            "plan": module.params["plan"],
+            "check_mode": module.check_mode,
+            "health_timeout": module.params["health_timeout"],
+            "daemon_timeout": module.params["daemon_timeout"],
+        },
     )
     if answer.get("failed"):
         module.fail_json(**answer)

@@ -108,7 +108,7 @@ class Door(ActionBase):
         elif isinstance(answer.get("observation"), dict):
             result["observation"] = for_plans(answer["observation"])
         if document:
-            keep = ("observation", "transaction", "running_containers", "plan", "diff")
+            keep = ("observation", "transaction", "earlier", "running_containers", "plan", "diff")
             whole = {k: answer[k] for k in keep if k in answer}
             try:
                 result["digest"] = store(whole, document)
