@@ -12,6 +12,9 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils.door import Doo
 #: What the module has no use for: rows are for people, and stay on the controller.
 _FOR_PEOPLE = ("settings", "roles", "profile_reason")
 
+#: What can be asked for instead of applying a plan.
+_WITHOUT_PLAN = frozenset({"recover", "undo", "purge"})
+
 
 class ActionModule(Door):
     """Run ``docker_host_apply``, unless the plan is empty: then the host is not troubled again."""
@@ -24,7 +27,7 @@ class ActionModule(Door):
         arguments = dict(self._task.args)
         document = arguments.pop("document", None)
         plan = arguments.get("plan")
-        if plan is None and "recover" in arguments:
+        if plan is None and _WITHOUT_PLAN & set(arguments):
             return self.finish(self.enter(typing.cast(Json, task_vars), arguments), document)
         if not isinstance(plan, dict) or plan.get("schema") != plans.SCHEMA:
             return {"failed": True, "msg": f"plan: hand in a mapping of schema {plans.SCHEMA}"}

@@ -25,6 +25,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     runner,
     transaction,
     transaction_files as files,
+    transaction_undo,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host, HostError
 from ansible_collections.bulkhead.hardening.plugins.module_utils.runs import (
@@ -63,11 +64,14 @@ def perform(host: Host, request: Json) -> Json:
 
     :returns: that answer, and in ``earlier`` what became of runs whose controller died.
     """
-    if request.get("check_mode") or not host.lstat("/run/systemd/system"):
+    # A purge takes away what a unit would run from, and is as well finished by the next one.
+    here = request.get("check_mode") or request["action"] == "purge"
+    if here or not host.lstat("/run/systemd/system"):
         return runner.perform(host, request)
     try:
         if os.geteuid() != 0:
             raise HostError("only root can do this; set become: true")
+        _refuse_early(host, request)
         make_state_directories(host)
         run = Run(host, new_id(host.now()))
         run.ask(request)
@@ -82,6 +86,15 @@ def perform(host: Host, request: Json) -> Json:
         run.forget()
     _forget_old_archives(host, archive)
     return dict(answer, earlier=collect(host))
+
+
+def _refuse_early(host: Host, request: Json) -> None:
+    """Refuse what must not even leave a request on the host."""
+    if request["action"] == "undo":
+        transaction_undo.find_early(host, str(request["undo"]))
+    problem = ledger_module.problem(host)
+    if problem is not None:
+        raise HostError(problem)
 
 
 def _attend(host: Host, run: Run, archive: str) -> Json:

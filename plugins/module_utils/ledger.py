@@ -19,7 +19,8 @@ An ITEM is one of
 ``{"kind": "file", "path", "had_before", "before": None | {"image", "mode", "uid", "gid"},
 "sha256"}``,
 ``{"kind": "mode", "path", "before": {"mode", "uid", "gid"}, "mode", "uid", "gid"}``,
-``{"kind": "subids", "user", "subuid": None | {"start", "count"}, "subgid": (likewise)}``,
+``{"kind": "subids", "user", "subuid": None | {"start", "count"}, "subgid": (likewise),
+"created": [PATH, ...]}`` (``created``: which of both files were not there before),
 ``{"kind": "user", "name"}`` and ``{"kind": "group", "name"}``.
 """
 
@@ -44,16 +45,35 @@ IMAGES_NAME = "before"
 ANSWER_NAME = "answer.json"
 
 LEDGER_SCHEMA = "bulkhead.ledger/1"
+JOURNAL_SCHEMA = "bulkhead.journal/1"
 
-#: Records that close a journal. One without them is that of an open transaction, and so is one in
-#: which ``reopened`` follows them: its undo was asked for, and has not ended.
+#: Records that close a journal. One without them is that of an open transaction.
 END_RECORDS = frozenset({"committed", "rolled_back"})
+
+#: What the ledger's ``loaded`` has in place of a digest when the daemon runs without a daemon.json.
+NO_CONFIG = "absent"
 
 #: A transaction's id: UTC time, then microseconds, so that names sort by age.
 TRANSACTION_ID = re.compile(r"\A\d{8}T\d{6}Z-\d{6}\Z")
 
 _SHOWN_FIELDS = ("kind", "path", "key", "member", "user", "name")
 _SCHEMA = re.compile(r"\Abulkhead\.ledger/(\d+)\Z")
+_ANY_JOURNAL = re.compile(r"\Abulkhead\.journal/\d+\Z")
+
+
+class Kept(typing.NamedTuple):
+    """What is kept of one transaction.
+
+    ``state``: ``ok``; ``empty`` (it died before it began, or is nearly removed: nothing follows from
+    it); ``newer`` (written by a later release); ``unreadable`` (damaged); ``foreign`` (a link, or not root's
+    alone: not trusted). Only one that is ``ok`` has ``records``; ``reason`` says what is wrong with
+    the others.
+    """
+
+    identifier: str
+    records: list[dict[str, typing.Any]]
+    state: str
+    reason: str | None
 
 
 def empty_ledger() -> dict[str, typing.Any]:
@@ -115,12 +135,8 @@ def open_transaction(host: Host) -> dict[str, typing.Any] | None:
 
 
 def is_open(records: list[dict[str, typing.Any]]) -> bool:
-    """Tell whether a journal is that of a transaction that has not ended, or whose undo has not."""
-    if not records or records[0].get("record") != "begin":
-        return False
-    marks = [record.get("record") for record in records]
-    ends = [number for number, mark in enumerate(marks) if mark in END_RECORDS]
-    return not ends or "reopened" in marks[ends[-1] :]
+    """Tell whether a journal is that of a transaction that has not ended."""
+    return bool(records) and not any(r.get("record") in END_RECORDS for r in records)
 
 
 def transaction_ids(host: Host) -> list[str]:
@@ -138,32 +154,86 @@ def transaction_ids(host: Host) -> list[str]:
 
 
 def read_journal(host: Host, identifier: str) -> list[dict[str, typing.Any]]:
-    """Return the records of one journal, up to the first damaged line; ``[]`` when there is none.
+    """Return the records of one journal; ``[]`` when there is none that this release can read."""
+    return read_transaction(host, identifier).records
 
-    A line torn by a power loss was not followed by its effect: it is written and synced before.
+
+def problem(host: Host) -> str | None:
+    """Return why nothing may be changed on this host, with what to do about it; None when it may.
+
+    Something that Bulkhead noted here cannot be read, so nobody can tell what is ours and whether a
+    transaction is open. Never raises.
     """
+    _, state, reason = read_ledger(host)
+    if state in ("ok", "absent"):
+        found = journal_problem(host)
+        if found is None:
+            return None
+        state, reason = found
+        if state == "unreadable":
+            return "%s; %s" % (reason, _DAMAGED_JOURNAL)
+    return "what earlier runs noted on this host is %s: %s; %s" % (state, reason, _FIXES[state])
+
+
+_FIXES = {
+    "newer": "use the release that wrote it, or a later one",
+    "foreign": "find out who did that, and give it back to root with the modes 0700 and 0600",
+    "unreadable": "put it back from a backup, or move "
+    + STATE_DIRECTORY
+    + " away: what is set then "
+    "stays, and counts as somebody else's",
+}
+
+
+_DAMAGED_JOURNAL = (
+    "nobody can tell whether that transaction ended: compare the host with its before-images, then "
+    "move its directory away"
+)
+
+
+def journal_problem(host: Host) -> tuple[str, str] | None:
+    """Return state and reason of the first transaction that cannot be read; None when all can.
+
+    States as in :class:`Kept`. Nobody can tell whether such a transaction has ended, so nothing may
+    be changed before it is sorted out. Never raises.
+    """
+    try:
+        os.close(_open_transactions(host))
+    except FileNotFoundError:
+        return None
+    except _ForeignError as exc:
+        return "foreign", str(exc)
+    except OSError as exc:
+        return "unreadable", "%s: %s" % (TRANSACTIONS, exc.strerror)
+    for identifier in transaction_ids(host):
+        kept = read_transaction(host, identifier)
+        if kept.reason is not None:
+            return kept.state, kept.reason
+    return None
+
+
+def read_transaction(host: Host, identifier: str) -> Kept:
+    """Read what is kept of one transaction. Never raises for what a host has there.
+
+    :param identifier: as :func:`transaction_ids` lists it.
+    """
+    directory = "%s/%s" % (TRANSACTIONS, identifier)
+    path = "%s/%s" % (directory, JOURNAL_NAME)
     descriptors: list[int] = []
     try:
         descriptors.append(_open_transactions(host))
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptors.append(os.open(identifier, flags, dir_fd=descriptors[-1]))
-        path = "%s/%s/%s" % (TRANSACTIONS, identifier, JOURNAL_NAME)
+        descriptors.append(_open_private(identifier, directory, descriptors[-1]))
         text = _read_private(descriptors[-1], JOURNAL_NAME, path)
-    except (OSError, _ForeignError):
-        return []
+    except FileNotFoundError:
+        return Kept(identifier, [], "empty", None)
+    except _ForeignError as exc:
+        return Kept(identifier, [], "foreign", str(exc))
+    except OSError as exc:
+        return Kept(identifier, [], "unreadable", "%s: %s" % (path, exc.strerror))
     finally:
         for descriptor in reversed(descriptors):
             os.close(descriptor)
-    records = []
-    for line in text.split("\n")[:-1]:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            break
-        if not isinstance(record, dict):
-            break
-        records.append(record)
-    return records
+    return _parse_journal(identifier, path, text)
 
 
 def unfetched_answers(host: Host) -> list[str]:
@@ -259,36 +329,39 @@ class _ForeignError(Exception):
 
 
 def _open_state_directory(host: Host) -> int:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        descriptor = os.open(host.path(STATE_DIRECTORY), flags)
-    except OSError as exc:
-        # O_DIRECTORY wins over O_NOFOLLOW on a link: ENOTDIR; either way it is none of ours.
-        if exc.errno in (errno.ELOOP, errno.ENOTDIR):
-            raise _ForeignError("%s is not a directory" % STATE_DIRECTORY) from exc
-        raise
-    status = os.fstat(descriptor)
-    if status.st_uid != 0 or stat_module.S_IMODE(status.st_mode) & 0o077:
-        os.close(descriptor)
-        raise _ForeignError(
-            "%s belongs to uid %d with mode %04o instead of root with 0700"
-            % (STATE_DIRECTORY, status.st_uid, stat_module.S_IMODE(status.st_mode))
-        )
-    return descriptor
+    return _open_private(host.path(STATE_DIRECTORY), STATE_DIRECTORY)
 
 
 def _open_transactions(host: Host) -> int:
     state = _open_state_directory(host)
     try:
-        name = os.path.basename(TRANSACTIONS)
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            # Listing a directory would change its access time; only its owner may ask not to.
-            return os.open(name, flags | os.O_NOATIME, dir_fd=state)
-        except PermissionError:
-            return os.open(name, flags, dir_fd=state)
+        return _open_private(os.path.basename(TRANSACTIONS), TRANSACTIONS, state)
     finally:
         os.close(state)
+
+
+def _open_private(name: str, shown: str, parent: int | None = None) -> int:
+    """Open a directory that only root may enter; raise _ForeignError for any other."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        try:
+            # Listing a directory would change its access time; only its owner may ask not to.
+            descriptor = os.open(name, flags | os.O_NOATIME, dir_fd=parent)
+        except PermissionError:
+            descriptor = os.open(name, flags, dir_fd=parent)
+    except OSError as exc:
+        # O_DIRECTORY wins over O_NOFOLLOW on a link: ENOTDIR; either way it is none of ours.
+        if exc.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise _ForeignError("%s is a link or no directory" % shown) from exc
+        raise
+    status = os.fstat(descriptor)
+    if status.st_uid != 0 or stat_module.S_IMODE(status.st_mode) & 0o077:
+        os.close(descriptor)
+        raise _ForeignError(
+            "%s is no directory that only root may enter: it belongs to uid %d, with mode %04o"
+            % (shown, status.st_uid, stat_module.S_IMODE(status.st_mode))
+        )
+    return descriptor
 
 
 def _read_private(directory: int, name: str, shown: str) -> str:
@@ -323,7 +396,48 @@ def _parse_ledger(text: str) -> tuple[dict[str, typing.Any] | None, str, str | N
     if match.group(0) != LEDGER_SCHEMA:
         reason = "%s has schema %s; this release reads %s"
         return None, "newer", reason % (LEDGER, match.group(0), LEDGER_SCHEMA)
-    return dict(empty_ledger(), **ledger), "ok", None
+    ledger = dict(empty_ledger(), **ledger)
+    if not _is_whole(ledger):
+        return None, "unreadable", "%s: not as Bulkhead writes it" % LEDGER
+    return ledger, "ok", None
+
+
+def _is_whole(ledger: dict[str, typing.Any]) -> bool:
+    """Tell whether a ledger has the shape that everything else relies on."""
+    owned, directories = ledger["owned"], ledger["directories"]
+    return (
+        isinstance(owned, dict)
+        and isinstance(directories, list)
+        and all(isinstance(path, str) for path in directories)
+        and all(
+            isinstance(items, list)
+            and all(isinstance(item, dict) and item.get("kind") in _INTACT for item in items)
+            for items in owned.values()
+        )
+    )
+
+
+def _parse_journal(identifier: str, path: str, text: str) -> Kept:
+    """Parse a journal. A torn last line had no effect: each is synced before anything follows."""
+    lines = text.split("\n")[:-1]
+    records: list[dict[str, typing.Any]] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            if number == len(lines):
+                break
+            return Kept(identifier, [], "unreadable", "%s: line %d is damaged" % (path, number))
+        schema = str(record.get("schema"))
+        if not records and (record.get("record") != "begin" or schema != JOURNAL_SCHEMA):
+            if not _ANY_JOURNAL.match(schema):
+                return Kept(identifier, [], "unreadable", "%s: line 1 is no beginning" % path)
+            reason = "%s has schema %s; this release reads %s"
+            return Kept(identifier, [], "newer", reason % (path, schema, JOURNAL_SCHEMA))
+        records.append(record)
+    return Kept(identifier, records, "ok" if records else "empty", None)
 
 
 # -- intact? -----------------------------------------------------------------------------------

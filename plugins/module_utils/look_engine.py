@@ -79,7 +79,7 @@ def config_loaded(host: Host, daemon: Daemon) -> bool | None:
     """Tell whether the running daemon has read its file as it is now; None when it does not run.
 
     It has when the file is older than the process, or when the ledger says that this very content
-    was loaded into this very process. Of a file that is not there the directory must be older, or
+    (or none) was loaded into this very process. Of a file that is not there the directory must be older, or
     have changed for another reason.
     """
     config = daemon.config
@@ -88,13 +88,15 @@ def config_loaded(host: Host, daemon: Daemon) -> bool | None:
     if daemon.started_at is None or config.state in ("symlink", "irregular", "unreadable"):
         return False
     if config.state == "absent":
-        return _absence_is_old(host, config.path, daemon.started_at)
-    if config.changed_at is not None and config.changed_at <= daemon.started_at:
+        if _absence_is_old(host, config.path, daemon.started_at):
+            return True
+    elif config.changed_at is not None and config.changed_at <= daemon.started_at:
         return True
-    known, _, _ = ledger.read_ledger(host)
-    if config.sha256 is None or daemon.start_ticks is None:
+    content = ledger.NO_CONFIG if config.state == "absent" else config.sha256
+    if content is None or daemon.start_ticks is None:
         return False
-    return ledger.loaded_matches(known, config.sha256, daemon.pid, daemon.start_ticks)
+    known, _, _ = ledger.read_ledger(host)
+    return ledger.loaded_matches(known, content, daemon.pid, daemon.start_ticks)
 
 
 def _absence_is_old(host: Host, path: str, started_at: float) -> bool:

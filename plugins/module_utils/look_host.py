@@ -13,7 +13,11 @@ import re
 import stat as stat_module
 import sys
 
-from ansible_collections.bulkhead.hardening.plugins.module_utils import ledger, look_systemd
+from ansible_collections.bulkhead.hardening.plugins.module_utils import (
+    history,
+    ledger,
+    look_systemd,
+)
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import ABSENT, Host
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import (
     Mapping,
@@ -454,6 +458,11 @@ def bulkhead(host: Host, notes: Notes) -> Mapping:
     content, state, reason = ledger.read_ledger(host)
     if reason:
         notes.add("bulkhead", ledger.LEDGER, reason)
+    if state in ("ok", "absent"):
+        unreadable = ledger.journal_problem(host)
+        if unreadable is not None:
+            state, reason = unreadable
+            notes.add("bulkhead", ledger.TRANSACTIONS, reason)
     last = (content or {}).get("last_transaction")
     return {
         "state": state,
@@ -467,4 +476,5 @@ def bulkhead(host: Host, notes: Notes) -> Mapping:
             if isinstance(last, dict)
             else None
         ),
+        "transactions": history.listing(host),
     }

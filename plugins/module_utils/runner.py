@@ -16,8 +16,10 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     transaction,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host, HostError
+from ansible_collections.bulkhead.hardening.plugins.module_utils.purge import purge
 from ansible_collections.bulkhead.hardening.plugins.module_utils.runs import Run
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import EMPTY_PLAN
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_undo import undo
 
 Json = dict[str, typing.Any]
 
@@ -28,11 +30,26 @@ def perform(
     """Do what a request asks for; return the answer of docker_host_apply. Never raises.
 
     :param request: ``{"action": "apply", "plan", "check_mode", "health_timeout",
-        "daemon_timeout"}`` or ``{"action": "recover", ...}`` (likewise, without a plan); times in
-        seconds.
+        "daemon_timeout"}``, ``{"action": "recover", ...}`` (likewise, without a plan),
+        ``{"action": "undo", "undo": ID or "last", "undo_stops_containers", "undo_hides_data", ...}``
+        or ``{"action": "purge", "check_mode"}``; times in seconds.
     :param identifier: the id of the transaction; None for one of now.
     :param boot: the command that undoes at boot what a loss of power leaves; None for none.
     """
+    if request["action"] == "purge":
+        return purge(host, check_mode=bool(request.get("check_mode")))
+    if request["action"] == "undo":
+        return undo(
+            host,
+            str(request["undo"]),
+            check_mode=bool(request.get("check_mode")),
+            allow_container_restart=bool(request.get("undo_stops_containers")),
+            accept_hidden_data=bool(request.get("undo_hides_data")),
+            health_timeout=float(request["health_timeout"]),
+            daemon_timeout=float(request["daemon_timeout"]),
+            identifier=identifier,
+            boot=boot,
+        )
     return transaction.apply(
         host,
         request["plan"] if request["action"] == "apply" else EMPTY_PLAN,

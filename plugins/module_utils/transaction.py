@@ -60,6 +60,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_ste
     units,
     validate_config,
 )
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_tidy import tidy
 
 #: Seconds that a second controller waits for the first one's transaction.
 LOCK_TIMEOUT = 300.0
@@ -86,13 +87,14 @@ def apply(
         plan = parse_plan(raw_plan)
     except HostError as exc:
         return refusal("plan", str(exc))
-    if plan.empty and ledger_module.open_transaction(host) is None:
+    left = ledger_module.open_transaction(host) or ledger_module.problem(host)
+    if plan.empty and left is None:
         return _answer(None, "nothing", observation=look.observe(host))
     with contextlib.ExitStack() as stack:
         transaction = Transaction(host, plan, stack, check_mode, health_timeout, daemon_timeout)
         transaction.id = identifier or transaction.id
         transaction.boot = boot
-        return _run(transaction, RECOVERY if plan.empty else STEPS)
+        return run(transaction, RECOVERY if plan.empty else STEPS)
 
 
 def refusal(step: str, reason: str, identifier: str | None = None) -> Json:
@@ -171,8 +173,8 @@ _MESSAGES = {
 }
 
 
-def _run(tx: Transaction, steps: tuple[Step, ...]) -> Json:
-    """Do all steps; on a failure undo them."""
+def run(tx: Transaction, steps: tuple[Step, ...]) -> Json:
+    """Do all steps; on a failure undo them. Return the answer."""
     for step in steps:
         if tx.check_mode and not step.reads_only:
             continue
@@ -331,6 +333,9 @@ def lock(tx: Transaction) -> str:
 # -- recover ---------------------------------------------------------------------------------------
 def recover(tx: Transaction) -> str | Skipped:
     """Undo a transaction that a crash left open, before anything else is looked at."""
+    problem = ledger_module.problem(tx.host)
+    if problem is not None:
+        raise HostError(problem)
     found = ledger_module.open_transaction(tx.host)
     if found is None:
         return Skipped("no transaction was left open")
@@ -384,6 +389,7 @@ STEPS = (
     Step("modes", modes),
     Step("daemon", daemon),
     Step("health", health_gate),
+    Step("tidy", tidy),
     Step("commit", commit),
 )
 

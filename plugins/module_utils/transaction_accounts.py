@@ -15,6 +15,8 @@ import typing
 from ansible_collections.bulkhead.hardening.plugins.module_utils import transaction_files as files
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host, HostError
 
+Json = dict[str, typing.Any]
+
 SUBID_FILES = ("/etc/subuid", "/etc/subgid")
 
 
@@ -101,27 +103,34 @@ class Accounts:
         return {row[0]: row for row in rows if len(row) >= 3 and row[2].isdigit()}
 
     # -- changing ------------------------------------------------------------------------------
-    def add_group(self, name: str) -> None:
-        """Create a system group."""
-        self._run("groupadd", "--system", name)
+    def add_group(self, name: str, gid: int | None = None) -> None:
+        """Create a system group, unless it is there; with an id of its own when one is given."""
+        if name not in self._entries("/etc/group"):
+            self._run("groupadd", "--system", *_given("--gid", gid), name)
 
-    def add_user(self, name: str, group: str) -> None:
-        """Create a system user that cannot log in and has no home."""
+    def add_user(self, name: str, group: str, uid: int | None = None) -> None:
+        """Create a system user that cannot log in and has no home, unless it is there."""
+        if name in self._entries("/etc/passwd"):
+            return
         shell = "/usr/sbin/nologin"
         if files.status(self._host, shell) is None and self._host.lstat("/sbin/nologin"):
             shell = "/sbin/nologin"
         self._run(
             "useradd", "--system", "--gid", group, "--no-create-home",
-            "--home-dir", "/nonexistent", "--shell", shell, name,
+            "--home-dir", "/nonexistent", "--shell", shell, *_given("--uid", uid), name,
         )  # fmt: skip
 
     def add_ranges(self, user: str, subuid: typing.Any, subgid: typing.Any) -> None:
         """Give a user ranges of subordinate ids, each {start, count}, or None for none."""
         arguments = []
-        for option, wanted in (("--add-subuids", subuid), ("--add-subgids", subgid)):
-            if wanted is not None:
+        for path, option, wanted in (
+            ("/etc/subuid", "--add-subuids", subuid),
+            ("/etc/subgid", "--add-subgids", subgid),
+        ):
+            if wanted and not self.has_range(path, user, wanted["start"], wanted["count"]):
                 arguments += [option, _span(wanted["start"], wanted["count"])]
-        self._run("usermod", *arguments, user)
+        if arguments:
+            self._run("usermod", *arguments, user)
 
     def remove_group(self, name: str) -> None:
         """Remove a group, if it is there (userdel may have taken a user's own group along)."""
@@ -146,6 +155,15 @@ class Accounts:
         if arguments and user in self._entries("/etc/passwd"):
             self._run("usermod", *arguments, user)
 
+    def user(self, name: str) -> Json | None:
+        """Return ``{"uid", "gid", "group"}`` of a user of the host's own files, or None."""
+        found = self._entries("/etc/passwd").get(name)
+        if found is None:
+            return None
+        groups = self._entries("/etc/group").items()
+        group = next((title for title, row in groups if row[2] == found[3]), name)
+        return {"uid": int(found[2]), "gid": int(found[3]), "group": group}
+
     def _run(self, *argv: str) -> None:
         done = self._host.run(list(argv))
         if done.rc != 0:
@@ -160,6 +178,10 @@ def _ranges(lines: typing.Iterable[str]) -> list[tuple[str, int, int]]:
         for row in rows
         if len(row) == 3 and row[1].isdigit() and row[2].isdigit()
     ]
+
+
+def _given(option: str, value: int | None) -> list[str]:
+    return [] if value is None else [option, str(value)]
 
 
 def _span(start: int, count: int) -> str:

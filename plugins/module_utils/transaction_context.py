@@ -135,6 +135,8 @@ class Transaction:
         self.restarted = False
         #: whether daemon.json is the one that only adds live-restore
         self.bridged = False
+        #: the id of the transaction that this one undoes
+        self.undoes: str | None = None
         # what the precheck finds out
         self.before: Json = {}
         self.ledger: Json = ledger_module.empty_ledger()
@@ -180,14 +182,26 @@ class Transaction:
         return frozenset(op["key"] for op in self.plan.of("json_set", "json_remove"))
 
     @property
+    def remaps(self) -> bool:
+        """Whether userns-remap changes, which hides what the daemon holds now."""
+        names = (self.new_document.get("userns-remap"), self.old_document.get("userns-remap"))
+        return names[0] != names[1]
+
+    @property
     def keeps_containers(self) -> bool:
         """Whether containers survive the planned restart.
 
-        live-restore must hold twice: in the daemon that stops, and in the one that starts.
+        live-restore must hold twice: in the daemon that stops, and in the one that starts. Where the
+        new daemon.json lacks it, it is taken away after the restart (see the step ``daemon``).
         """
-        stops = bool(self.live_restore) or self.plan.live_restore_first
+        return bool(self.live_restore) or self.plan.live_restore_first
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether live-restore must stay for the restart although the new daemon.json lacks it."""
         by_flag = "live-restore" in self.flags and bool(self.live_restore)
-        return stops and (self.new_document.get("live-restore") is True or by_flag)
+        wanted = self.new_document.get("live-restore") is True or by_flag
+        return self.keeps_containers and not wanted and not self.remaps
 
     def identity(self) -> Identity | None:
         """Return which run of the daemon is active; None when systemd does not run it."""
@@ -215,8 +229,10 @@ def read(tx: Transaction, path: str) -> tuple[bytes, files.Meta] | None:
 def wanted_mode(tx: Transaction, operation: Operation, st: os.stat_result) -> Json:
     """Return mode, uid and gid that an operation gives, where None keeps what is there.
 
-    ``mode_restore`` gives those of before, which the ledger keeps.
+    ``mode_restore`` gives those of before, which the ledger keeps; ``mode_back`` names them.
     """
+    if operation["op"] == "mode_back":
+        return dict(operation["before"])
     if operation["op"] == "mode_restore":
         item = tx.ownership.find("mode", path=operation["path"])
         return dict(typing.cast(Json, item)["before"])
@@ -258,5 +274,12 @@ def account_missing(tx: Transaction, operation: Operation) -> bool:
             tx.accounts.has_range(path, operation["user"], wanted["start"], wanted["count"])
             for path in SUBID_FILES
             for wanted in [operation[os.path.basename(path)]]
+            if wanted is not None
         )
     return False
+
+
+def removed_account(operation: Operation) -> tuple[str, str]:
+    """Return kind (subids, user or group) and name of what an operation takes away."""
+    kind = {"subid_absent": "subids", "user_absent": "user", "group_absent": "group"}
+    return kind[operation["op"]], str(operation.get("user") or operation.get("name"))

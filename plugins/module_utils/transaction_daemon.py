@@ -200,7 +200,7 @@ class Daemon:
         :raises HostError: it did not come up within the timeout, with its last lines.
         """
         self.restarts += 1
-        kept = self._keeps_containers()
+        kept = self.keeps_containers()
         # Three starts within a minute are all that the unit allows: forget those so far.
         self._host.run(["systemctl", "reset-failed", UNIT])
         started = self._host.now()
@@ -228,11 +228,11 @@ class Daemon:
                     ) from exc
                 self._host.sleep(_POLL)
             else:
-                kept = kept is not False and self._keeps_containers() is True
+                kept = kept is not False and self.keeps_containers() is True
                 self.history[-1] = Restart(started, self._host.now(), kept)
                 return
 
-    def _keeps_containers(self) -> bool | None:
+    def keeps_containers(self) -> bool | None:
         """Return whether the running daemon leaves containers alone; None when it does not say."""
         try:
             return self._info().get("LiveRestoreEnabled") is True

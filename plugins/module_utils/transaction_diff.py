@@ -13,6 +13,9 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_options im
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_accounts import (
     SUBID_FILES,
 )
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_ownership import (
+    Ownership,
+)
 
 Json = dict[str, typing.Any]
 
@@ -112,6 +115,26 @@ def account_rows(operations: typing.Iterable[Json]) -> list[Json]:
         else:
             for path in SUBID_FILES:
                 wanted = operation[os.path.basename(path)]
+                if wanted is None:
+                    continue
                 text = "%s:%d:%d\n" % (operation["user"], wanted["start"], wanted["count"])
                 rows.append(row(path, "", text))
+    return rows
+
+
+def removed_account_rows(operations: typing.Iterable[Json], ownership: Ownership) -> list[Json]:
+    """Return what the account files lose."""
+    rows = []
+    for operation in operations:
+        if operation["op"] == "group_absent":
+            rows.append(row("/etc/group", "system group %s\n" % operation["name"], ""))
+        elif operation["op"] == "user_absent":
+            rows.append(row("/etc/passwd", "system user %s\n" % operation["name"], ""))
+        elif operation["op"] == "subid_absent":
+            item = ownership.find("subids", user=operation["user"]) or {}
+            for path in SUBID_FILES:
+                span = item.get(os.path.basename(path))
+                if span:
+                    text = "%s:%d:%d\n" % (operation["user"], span["start"], span["count"])
+                    rows.append(row(path, text, ""))
     return rows

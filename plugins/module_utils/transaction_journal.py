@@ -4,15 +4,15 @@
 
 Records, one JSON object per line, each synced to disk before anything follows from it:
 
-- ``begin``: ``{"schema", "at", "id", "config": PATH, "config_directory": None | {"mtime_ns"},
-  "daemon": {"state", "pid", "start_ticks", "socket"}, "live_restore": bool | None,
-  "config_loaded": bool, "stable": [{"id", "name", "pid"}]}``
+- ``begin``: ``{"schema", "at", "id", "profile", "undoes": None | ID, "config": PATH,
+  "config_directory": None | {"mtime_ns"}, "daemon": {"state", "pid", "start_ticks", "socket"},
+  "live_restore": bool | None, "config_loaded": bool, "stable": [{"id", "name", "pid"}]}``
 - ``step``: ``{"step"}``, the name of a step that begins
 - ``effect``: ``{"n", "kind", ...}``, written before something changes; see the kinds in Undo
 - ``done``: ``{"n"}``, written after it changed
 - ``committed`` or ``rolled_back``: ``{"at", "reason"?}``, the end; ``committed`` also has
-  ``touched``, the ledger items that changed
-- ``reopened``: ``{"running": bool}``, a committed transaction is being undone on request
+  ``touched``, the ledger items that changed, and ``keys``, what changed in daemon.json:
+  ``[{"key", "member"?, "before": None | SHA256, "after": None | SHA256}]``, None for absent
 
 Every undo is idempotent: a crash while undoing is answered by undoing again. It works from the
 first ``before`` of each thing, so what a transaction wrote in between does not matter.
@@ -47,11 +47,6 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_dae
     Restart,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_json import JsonFile
-from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_ownership import (
-    Ownership,
-)
-
-JOURNAL_SCHEMA = "bulkhead.journal/1"
 
 Json = dict[str, typing.Any]
 
@@ -89,7 +84,9 @@ class Journal:
         self._images: dict[str, Json | None] = {}
         self._count = 0
         if begin is not None:
-            self.write(dict(begin, record="begin", schema=JOURNAL_SCHEMA, id=identifier))
+            self.write(
+                dict(begin, record="begin", schema=ledger_module.JOURNAL_SCHEMA, id=identifier)
+            )
         else:
             self._resume()
 
@@ -184,9 +181,14 @@ def staged_path(path: str, identifier: str) -> str:
 
 def read_image(host: Host, image: Json) -> tuple[bytes, files.Meta]:
     """Return content and metadata of a before-image."""
-    content, _ = files.read(host, image["image"])
+    try:
+        content, _ = files.read(host, image["image"])
+    except FileNotFoundError:
+        raise HostError("the before-image %s is gone" % image["image"]) from None
     if digest(content) != image["sha256"]:
-        raise HostError("the before-image %s is damaged" % image["image"])
+        raise HostError(
+            "the before-image %s was changed by somebody since, or is damaged" % image["image"]
+        )
     return content, files.Meta.from_json(image["meta"])
 
 
@@ -211,9 +213,13 @@ def loaded_content(host: Host, path: str) -> bytes | None:
         return None
 
 
-def proof(content: bytes, identity: Identity) -> Json:
-    """Return the ledger's record that a run of the daemon has read this content whole."""
-    return {"sha256": digest(content), "pid": identity.pid, "start_ticks": identity.start_ticks}
+def proof(content: bytes | None, identity: Identity) -> Json:
+    """Return the ledger's record that a run of the daemon has read this content whole.
+
+    :param content: None: there is no file, and the daemon knows that.
+    """
+    sha256 = digest(content) or ledger_module.NO_CONFIG
+    return {"sha256": sha256, "pid": identity.pid, "start_ticks": identity.start_ticks}
 
 
 class Undo:
@@ -241,9 +247,6 @@ class Undo:
         self._accounts = Accounts(host)
         self._journal = Journal(host, identifier)
         self._identifier = identifier
-        reopened = [record for record in self._records if record.get("record") == "reopened"]
-        #: for an undo on request: whether the daemon ran then; None when this is no such undo
-        self._ran: bool | None = reopened[-1]["running"] if reopened else None
         #: what was left alone, for the report
         self.notes: list[str] = []
         self._errors: list[str] = []
@@ -257,6 +260,7 @@ class Undo:
         try:
             for phase in (
                 self._directories_back,
+                self._names_back,
                 self._modes,
                 self._staged,
                 self._files,
@@ -267,7 +271,6 @@ class Undo:
                 self._names,
                 self._directories_away,
                 self._config_directory,
-                self._ownership,
                 self._proof,
             ):
                 self._attempt(phase)
@@ -345,8 +348,6 @@ class Undo:
 
     def _files(self) -> None:
         done = {self.begin["config"]}  # its turn comes with the daemon
-        if self._ran is not None:  # later transactions wrote into it: see _ownership
-            done.add(ledger_module.LEDGER)
         for effect in self._effects("file"):
             if effect["path"] not in done:
                 done.add(effect["path"])
@@ -418,6 +419,18 @@ class Undo:
         if self._accounts.ranges(path) == self._accounts.parse_ranges(content):
             self._write_back(path, content, meta)
 
+    def _names_back(self) -> None:
+        """Create again what was removed, with the ids of before, for a daemon that needs it."""
+        for effect in self._effects("group_removed"):
+            self._accounts.add_group(effect["name"], effect["gid"])
+        for effect in self._effects("user_removed"):
+            self._accounts.add_group(effect["group"], effect["gid"])
+            self._accounts.add_user(effect["name"], effect["group"], effect["uid"])
+        for effect in self._effects("subids_removed"):
+            self._accounts.add_ranges(effect["user"], effect["subuid"], effect["subgid"])
+            for path in SUBID_FILES:
+                self._subid_file(path, effect["before"][path])
+
     def _names(self) -> None:
         for effect in self._effects("user"):
             self._accounts.remove_user(effect["name"])
@@ -441,29 +454,16 @@ class Undo:
             if not self._ours(path, known):
                 touched = False
         was = self.begin["daemon"]
-        if was["state"] != "running" and self._ran is None:
+        if was["state"] != "running":
             self._config_back(touched)
             return
         now = self.daemon.identity()
-        if self._ran is not None:
-            self._daemon_on_request(touched, actions, now)
-        elif now != Identity(was["pid"], was["start_ticks"]):
+        if now != Identity(was["pid"], was["start_ticks"]):
             self._restart(touched)
         elif "reload" in actions:
             self._reload(touched)
         else:
             self._config_back(touched)
-
-    def _daemon_on_request(self, touched: bool, actions: list[str], now: Identity | None) -> None:
-        """Let a daemon that took the change up some time ago take it back the same way."""
-        if now is None and self._ran:  # an earlier attempt died between its stop and its start
-            self._restart(touched)
-        elif now is None or not actions:
-            self._config_back(touched)
-        elif "restart" in actions:
-            self._restart(touched)
-        else:
-            self._reload(touched)
 
     def _old_config(self) -> bytes | None:
         path = self.begin["config"]
@@ -505,6 +505,10 @@ class Undo:
             self._reload(touched, {"live-restore"})
             return
         self._config_back(touched)
+        if before is True and self.daemon.keeps_containers() is False:
+            # This transaction took live-restore away already.
+            with contextlib.suppress(HostError):
+                self.daemon.reload(True)
         self.daemon.restart()
 
     def _reload(self, touched: bool, vanished: set[str] | None = None) -> None:
@@ -521,35 +525,6 @@ class Undo:
         self._write_config(explicit)
         self.daemon.reload(JsonFile(explicit).value.get("live-restore"))
         self._config_back(touched)
-
-    # -- the ledger ------------------------------------------------------------------------------
-    def _ownership(self) -> None:
-        """After an undo on request: give the items that this transaction touched back as they were.
-
-        The ledger as a whole may not go back, for later transactions have written into it.
-        """
-        if self._ran is None:
-            return
-        touched: list[Json] = []
-        for record in self._records:
-            if record.get("record") == "committed":
-                touched = record.get("touched") or []
-        image = self._history(ledger_module.LEDGER)[0]
-        before = json.loads(read_image(self._host, image)[0]) if image else {"owned": {}}
-        ledger = ledger_module.read_ledger(self._host)[0] or ledger_module.empty_ledger()
-        ownership = Ownership(ledger["owned"])
-        for identity in touched:
-            ownership.drop(**identity)
-            for role, items in before["owned"].items():
-                former = Ownership({role: items}).find(**identity)
-                if former is not None:
-                    ownership.put(role, former)
-        ledger["owned"] = ownership.owned
-        ledger["directories"] = [
-            path for path in ledger["directories"] if files.status(self._host, path) is not None
-        ]
-        ledger["loaded"] = None
-        write_ledger(self._host, ledger)
 
     def _proof(self) -> None:
         """Note that the daemon knows the file that was put back, which is a new one by its time."""

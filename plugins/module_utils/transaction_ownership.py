@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import typing
 
+from ansible_collections.bulkhead.hardening.plugins.module_utils.history import shown_key
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host, HostError
 from ansible_collections.bulkhead.hardening.plugins.module_utils.ledger import (
     item_intact,
@@ -119,15 +120,9 @@ def apply_json(
     return not (created and document.value == {})
 
 
-def shown_key(operation: Json) -> str:
-    """Return how a key is called in messages: ``log-opts.max-size``."""
-    member = operation.get("member")
-    return "%s.%s" % (operation["key"], member) if member else str(operation["key"])
-
-
-def _lookup(document: JsonFile, key: str, member: str | None) -> tuple[bool, typing.Any]:
+def lookup(document: Json, key: str, member: str | None) -> tuple[bool, typing.Any]:
     """Return whether a key (or member of the map under it) is there, and its value."""
-    value: typing.Any = document.value
+    value: typing.Any = document
     for name in (key,) if member is None else (key, member):
         if not isinstance(value, dict) or name not in value:
             return False, None
@@ -139,7 +134,7 @@ def _set(
     document: JsonFile, ownership: Ownership, operation: Json, owned: Json | None, existed: bool
 ) -> None:
     path, key, member = operation["path"], operation["key"], operation.get("member")
-    had, before = _lookup(document, key, member)
+    had, before = lookup(document.value, key, member)
     item: Json = {"kind": "json_key", "path": path, "key": key}
     if member is not None:
         item["member"] = member

@@ -72,6 +72,9 @@ class Plan(typing.NamedTuple):
         return not self.operations and self.effect == "none"
 
 
+#: The plan of what is no plan's work: an undo fills it in, a purge has none.
+NO_PLAN: typing.Final = Plan(None, [], "none", [], False, False)
+
 _Check = typing.Callable[[typing.Any], "str | None"]
 
 
@@ -199,6 +202,9 @@ _OPERATIONS: dict[str, dict[str, _Check]] = {
     "group_present": {"name": _name},
     "user_present": {"name": _name, "group": _name},
     "subid_present": {"user": _name, "subuid": _range, "subgid": _range, "observed": _versions},
+    "subid_absent": {"user": _name},
+    "user_absent": {"name": _name},
+    "group_absent": {"name": _name},
     "file_present": {
         "path": _allowed_path,
         "content": _content,
@@ -255,6 +261,8 @@ def _subject(operation: Operation) -> tuple[str, ...]:
     kind = str(operation["op"])
     group = {"file_absent": "file", "file_present": "file", "json_set": "key", "json_remove": "key"}
     group["mode_restore"] = "mode"
+    group.update(subid_absent="subid_present", user_absent="user_present")
+    group["group_absent"] = "group_present"
     names = ("kind", "path", "key", "member", "user", "name")
     return (group.get(kind, kind), *(str(operation[n]) for n in names if n in operation))
 

@@ -10,6 +10,7 @@ import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     health,
+    history,
     ledger as ledger_module,
     look,
     transaction_diff as diffs,
@@ -36,6 +37,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_con
     account_missing,
     mode_differs,
     read,
+    removed_account,
     wanted_mode,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_daemon import (
@@ -65,20 +67,21 @@ def precheck(tx: Transaction) -> str:
     """Refuse what cannot be done safely, while nothing has changed yet."""
     if os.geteuid() != 0:
         raise HostError("only root can do this; set become: true")
-    _read_ledger(tx)
-    _look(tx)
-    _check_daemon(tx)
+    read_ledger(tx)
+    look_first(tx)
+    check_daemon(tx)
     _check_versions(tx)
     _read_config(tx)
     _plan_targets(tx)
     _check_modes(tx)
     _check_accounts(tx)
-    _check_containers(tx)
-    _check_space(tx)
+    check_removals(tx)
+    check_containers(tx)
+    check_space(tx)
     return "%d operations fit this host" % len(tx.plan.operations)
 
 
-def _read_ledger(tx: Transaction) -> None:
+def read_ledger(tx: Transaction) -> None:
     ledger, state, reason = ledger_module.read_ledger(tx.host)
     if state not in ("ok", "absent"):
         raise HostError("what earlier runs noted on this host is %s: %s" % (state, reason))
@@ -86,7 +89,7 @@ def _read_ledger(tx: Transaction) -> None:
     tx.ownership = Ownership(tx.ledger["owned"])
 
 
-def _look(tx: Transaction) -> None:
+def look_first(tx: Transaction) -> None:
     sections = ["os", "engine", "daemon_config", "containers", "units", "lsm"]
     if any(not path_allowed(op["path"]) for op in tx.plan.of("mode", "mode_restore")):
         sections.append("files")
@@ -114,7 +117,7 @@ def _unread(tx: Transaction, section: str) -> str:
     return "; ".join(str(row.get("reason")) for row in rows) or "no reason given"
 
 
-def _check_daemon(tx: Transaction) -> None:
+def check_daemon(tx: Transaction) -> None:
     state, effect = tx.engine.get("state"), tx.plan.effect
     if tx.engine.get("rootless"):
         raise HostError("a rootless daemon is not managed; its files belong to its user")
@@ -164,7 +167,8 @@ def _read_config(tx: Transaction) -> None:
         if operation["path"] == path:
             raise HostError("%s is the daemon's own file: set and remove its keys" % path)
     tx.config = Target(path, None, None)
-    if not (operations or tx.plan.effect != "none" or tx.plan.live_restore_first):
+    removals = tx.plan.of("subid_absent", "user_absent")
+    if not (operations or removals or tx.plan.effect != "none" or tx.plan.live_restore_first):
         return
     reason = validate.files_problem(tx.host, path)
     if reason:
@@ -253,28 +257,44 @@ def _check_accounts(tx: Transaction) -> None:
             tx.accounts.check_range(path, operation["user"], wanted["start"], wanted["count"])
 
 
-def _check_containers(tx: Transaction) -> None:
+def check_removals(tx: Transaction) -> None:
+    """Refuse to remove accounts that are not ours, or that the new daemon.json still names."""
+    user = str(tx.new_document.get("userns-remap") or "").partition(":")[0]
+    for operation in tx.plan.of("subid_absent", "user_absent", "group_absent"):
+        kind, name = removed_account(operation)
+        item = tx.ownership.find(**{"kind": kind, "user" if kind == "subids" else "name": name})
+        told = history.subject_text((kind, name))
+        if item is None:
+            raise HostError("%s was not made by Bulkhead, so it does not remove it" % told)
+        if not ledger_module.item_intact(tx.host, item):
+            raise HostError("%s was changed by somebody else since; disown it instead" % told)
+        if kind != "group" and name == user:
+            raise HostError(
+                "%s is needed: userns-remap in %s still names it" % (told, tx.config.path)
+            )
+
+
+def check_containers(tx: Transaction) -> None:
     """Refuse a restart that would end containers, unless the plan allows it."""
     if not tx.running or tx.plan.effect != "restart":
         return
     names = ", ".join(sorted(str(item["name"]) for item in health.running(tx.before)))
     if not names:
         return
-    remap = tx.new_document.get("userns-remap") != tx.old_document.get("userns-remap")
-    if remap and tx.live_restore:
+    if tx.remaps and tx.live_restore:
         # They would go on running where no daemon sees them any more.
         raise HostError(
             "userns-remap changes while live-restore keeps these containers running out of the new "
             "daemon's sight; stop them first: " + names
         )
-    if not tx.plan.allow_container_restart and (remap or not tx.keeps_containers):
+    if not tx.plan.allow_container_restart and (tx.remaps or not tx.keeps_containers):
         raise HostError(
-            "a restart without live-restore before and after it ends these containers: %s; stop "
+            "a restart without live-restore ends these containers: %s; stop "
             "them first, or allow it (plan.daemon.allow_container_restart)" % names
         )
 
 
-def _check_space(tx: Transaction) -> None:
+def check_space(tx: Transaction) -> None:
     contents = [target.content for target in [*tx.targets, tx.config]]
     contents += [target.old_content for target in [*tx.targets, tx.config]]
     needed = sum(len(content) for content in contents if content) + _RESERVE_BYTES
@@ -295,8 +315,9 @@ def check(tx: Transaction) -> str:
     _refuse_problems(tx)
     changed = (
         any(target.differs(tx.accounts) for target in [*tx.targets, tx.config])
-        or any(mode_differs(tx, op) for op in tx.plan.of("mode", "mode_restore"))
+        or any(mode_differs(tx, op) for op in tx.plan.of("mode", "mode_restore", "mode_back"))
         or any(account_missing(tx, op) for op in tx.plan.operations)
+        or bool(tx.plan.of("subid_absent", "user_absent", "group_absent"))
         or (tx.running and tx.plan.effect != "none")
         or _owned_differs(tx)
     )
@@ -313,7 +334,8 @@ def _refuse_problems(tx: Transaction) -> None:
     facts = validate.Facts(
         version=tx.engine.get("version"),
         flags=tx.flags,
-        planned=tx.planned_keys,
+        # What is put back was there before; the engine itself judges it.
+        planned=frozenset(op["key"] for op in tx.plan.of("json_set")),
         contents={target.path: target.content for target in tx.targets},
         log_drivers=_log_drivers(tx),
         selinux=bool(((tx.before.get("lsm") or {}).get("selinux") or {}).get("enabled")),
@@ -342,12 +364,12 @@ def _differences(tx: Transaction) -> list[Json]:
     if tx.config.content != tx.config.old_content:
         operations = tx.plan.of("json_set", "json_remove")
         rows.append(diffs.config_row(tx.config.path, tx.old_document, tx.new_document, operations))
-    for operation in tx.plan.of("mode", "mode_restore"):
+    for operation in tx.plan.of("mode", "mode_restore", "mode_back"):
         st = files.status(tx.host, operation["path"])
         if st is not None and mode_differs(tx, operation):
             wanted = diffs.mode_text(**wanted_mode(tx, operation, st))
             rows.append(diffs.row(operation["path"], diffs.mode_of(st) + "\n", wanted + "\n"))
-    return rows
+    return rows + diffs.removed_account_rows(tx.plan.operations, tx.ownership)
 
 
 def _state(tx: Transaction, target: Target) -> diffs.State:

@@ -18,13 +18,12 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     health_image,
     ledger as ledger_module,
     look,
+    retention,
     transaction_files as files,
     validate,
 )
-from ansible_collections.bulkhead.hardening.plugins.module_utils.host import (
-    Host,
-    HostError,
-)
+from ansible_collections.bulkhead.hardening.plugins.module_utils.host import HostError
+from ansible_collections.bulkhead.hardening.plugins.module_utils.ledger import value_digest
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_accounts import (
     SUBID_FILES,
 )
@@ -52,14 +51,12 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_jso
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_ownership import (
     changed_items,
+    lookup,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import (
     UNIT_DIRECTORY,
     Operation,
 )
-
-#: How many closed transactions are kept, to be undone by their id.
-KEPT_TRANSACTIONS = 20
 
 
 # -- before-images ---------------------------------------------------------------------------------
@@ -68,6 +65,8 @@ def before_images(tx: Transaction) -> str:
     identity = tx.daemon.identity() if tx.running else None
     parent = files.status(tx.host, files.split(tx.config.path)[0])
     begin = {
+        "profile": tx.plan.profile,
+        "undoes": tx.undoes,
         "config": tx.config.path,
         "config_directory": {"mtime_ns": parent.st_mtime_ns} if parent else None,
         "daemon": {
@@ -92,7 +91,7 @@ def before_images(tx: Transaction) -> str:
     paths += [ledger_module.LEDGER]
     if tx.planned_keys or tx.plan.effect != "none":
         paths.append(tx.config.path)
-    if tx.plan.of("subid_present"):
+    if tx.plan.of("subid_present", "subid_absent", "user_absent"):
         paths += SUBID_FILES
     for path in paths:
         tx.images[path] = tx.journal.image(path)
@@ -131,8 +130,11 @@ def _add_ranges(tx: Transaction, operation: Operation) -> None:
     for path in SUBID_FILES:
         name = os.path.basename(path)
         wanted = operation[name]
-        there = tx.accounts.has_range(path, operation["user"], wanted["start"], wanted["count"])
+        there = wanted is None or tx.accounts.has_range(
+            path, operation["user"], wanted["start"], wanted["count"]
+        )
         fields[name] = None if there else wanted
+    created = [path for path in SUBID_FILES if tx.images[path] is None]
     with tx.writer().effect(
         "subids", **fields, before={path: tx.images[path] for path in SUBID_FILES}
     ):
@@ -140,7 +142,7 @@ def _add_ranges(tx: Transaction, operation: Operation) -> None:
             if tx.images[path] is None:
                 files.stage(tx.host, path, b"", PRIVATE._replace(mode=0o644))
         tx.accounts.add_ranges(fields["user"], fields["subuid"], fields["subgid"])
-    tx.ownership.put(operation["role"], dict(fields, kind="subids"))
+    tx.ownership.put(operation["role"], dict(fields, kind="subids", created=created))
 
 
 # -- stage -----------------------------------------------------------------------------------------
@@ -199,21 +201,7 @@ def _put(tx: Transaction, target: Target, **fields: typing.Any) -> bool:
     meta = target.meta(tx.accounts) if target.content is not None else PRIVATE
     journal.replace(target.path, target.content, meta, target.staged, **fields)
     tx.changed = True
-    parent = files.split(target.path)[0]
-    if target.content is None and parent in tx.ledger["directories"]:
-        st = files.status(tx.host, parent)
-        if st is not None and _is_empty(tx.host, parent):
-            mode = stat_module.S_IMODE(st.st_mode)
-            with journal.effect(
-                "directory_removed", path=parent, mode=mode, uid=st.st_uid, gid=st.st_gid
-            ):
-                files.remove_directory(tx.host, parent)
     return True
-
-
-def _is_empty(host: Host, path: str) -> bool:
-    with files.directory(host, path) as opened:
-        return not os.listdir(opened)
 
 
 # -- live-restore first ----------------------------------------------------------------------------
@@ -274,7 +262,7 @@ def daemon_json(tx: Transaction) -> str | Skipped:
 def modes(tx: Transaction) -> str | Skipped:
     """Set owners and modes, of live sockets too: docker.socket itself is never restarted."""
     changed = []
-    for operation in tx.plan.of("mode", "mode_restore"):
+    for operation in tx.plan.of("mode", "mode_restore", "mode_back"):
         path = operation["path"]
         st = files.status(tx.host, path)
         if st is None:
@@ -283,7 +271,7 @@ def modes(tx: Transaction) -> str | Skipped:
         wanted = wanted_mode(tx, operation, st)
         if operation["op"] == "mode_restore":
             tx.ownership.drop("mode", path=path)
-        else:
+        elif operation["op"] == "mode":
             before = (tx.ownership.find("mode", path=path) or {"before": now})["before"]
             item = dict(wanted, kind="mode", path=path, before=before)
             tx.ownership.put(operation["role"], dict(item, mode="%04o" % wanted["mode"]))
@@ -305,34 +293,46 @@ def daemon(tx: Transaction) -> str | Skipped:
         return Skipped("takes effect when the daemon starts (it is %s)" % tx.engine.get("state"))
     tx.changed = True
     why = ", ".join(tx.plan.why) or "the plan asks for it"
-    if tx.plan.effect == "restart":
-        with tx.writer().effect("daemon", action="restart"):
-            tx.daemon.restart()
-        tx.restarted = True
-        return "restarted for " + why
-    _reload(tx)
-    return "reloaded for " + why
+    if tx.plan.effect == "reload":
+        _reload(tx, set(tx.old_document) - set(tx.new_document))
+        return "reloaded for " + why
+    # A daemon that starts without live-restore ends the containers that outlived its predecessor
+    # (daemon/daemon.go, restore). So it starts with it, and a reload takes it away again.
+    handed_over = tx.hands_over and bool(health.running(tx.before))
+    if handed_over:
+        bridge = JsonFile(tx.config.content or b"")
+        bridge.set("live-restore", True)
+        _replace_config(tx, bridge.render())
+    with tx.writer().effect("daemon", action="restart"):
+        tx.daemon.restart()
+    tx.restarted = True
+    if handed_over:
+        _reload(tx, {"live-restore"})
+    return "restarted for " + why
 
 
-def _reload(tx: Transaction) -> None:
-    journal = tx.writer()
-    wanted = tx.new_document.get("live-restore")
-    explicit = explicit_reload(tx.config.content, set(tx.old_document) - set(tx.new_document))
-    if explicit is None:
-        with journal.effect("daemon", action="reload"):
-            tx.daemon.reload(wanted if isinstance(wanted, bool) else None)
-        return
-    # What is gone from the file keeps its value at a reload, so its default is spelled out once.
-    document = JsonFile(explicit).value
-    meta = tx.config.meta(tx.accounts)
-    fields: Json = {
-        "keys": sorted(document),
-        "live_restore": document.get("live-restore") is True,
-    }
-    journal.replace(tx.config.path, explicit, meta, **fields)
-    with journal.effect("daemon", action="reload"):
-        tx.daemon.reload(document.get("live-restore"))
-    journal.replace(tx.config.path, tx.config.content, meta, **fields)
+def _replace_config(tx: Transaction, content: bytes | None) -> None:
+    document = JsonFile(content or b"").value
+    tx.writer().replace(
+        tx.config.path,
+        content,
+        tx.config.meta(tx.accounts),
+        keys=sorted(document),
+        live_restore=document.get("live-restore") is True,
+    )
+
+
+def _reload(tx: Transaction, vanished: set[str]) -> None:
+    """Reload; what is gone from the file keeps its value then, so its default is spelled out once."""
+    explicit = explicit_reload(tx.config.content, vanished)
+    if explicit is not None:
+        _replace_config(tx, explicit)
+    shown = tx.config.content if explicit is None else explicit
+    wanted = JsonFile(shown or b"").value.get("live-restore")
+    with tx.writer().effect("daemon", action="reload"):
+        tx.daemon.reload(wanted if isinstance(wanted, bool) else None)
+    if shown != tx.config.content:
+        _replace_config(tx, tx.config.content)
 
 
 # -- health ----------------------------------------------------------------------------------------
@@ -342,8 +342,7 @@ def health_gate(tx: Transaction) -> str | Skipped:
         return Skipped("the daemon does not run")
     api, restarts, expected = tx.daemon.api, tx.daemon.history, health.stable(tx.before)
     details = []
-    remap = tx.new_document.get("userns-remap") != tx.old_document.get("userns-remap")
-    hidden = tx.restarted and remap
+    hidden = tx.restarted and tx.remaps
     if hidden:
         details.append("containers of before are out of sight of the new user namespace")
     else:
@@ -382,10 +381,27 @@ def commit(tx: Transaction) -> str:
     journal = tx.writer()
     journal.replace(ledger_module.LEDGER, content, PRIVATE)
     touched = changed_items(tx.ledger["owned"], ledger["owned"])
-    journal.write({"record": "committed", "touched": touched})
+    journal.write({"record": "committed", "touched": touched, "keys": _changes(tx)})
     with contextlib.suppress(OSError, HostError):
-        forget_old_transactions(tx.host, ledger)
+        retention.prune(tx.host, ledger)
     return "recorded as %s" % tx.id
+
+
+def _changes(tx: Transaction) -> list[Json]:
+    """Return which keys of daemon.json changed, so that an undo can tell them from others."""
+    found = []
+    for operation in tx.plan.of("json_set", "json_remove"):
+        names: Json = {name: operation[name] for name in ("key", "member") if name in operation}
+        before, after = (
+            value_digest(value) if there else None
+            for there, value in (
+                lookup(document, names["key"], names.get("member"))
+                for document in (tx.old_document, tx.new_document)
+            )
+        )
+        if before != after:
+            found.append(dict(names, before=before, after=after))
+    return found
 
 
 def _own_files(tx: Transaction) -> None:
@@ -423,7 +439,9 @@ def _loaded(tx: Transaction) -> Json | None:
     """
     content = loaded_content(tx.host, tx.config.path)
     identity = tx.daemon.identity() if tx.running else None
-    if identity is None or content is None:
+    if identity is None:
+        return None
+    if content is None and files.status(tx.host, tx.config.path) is not None:
         return None
     whole = tx.restarted
     if not whole and not tx.planned_keys and tx.plan.effect == "none":
@@ -440,27 +458,3 @@ def _loaded(tx: Transaction) -> Json | None:
 
 def _changed_keys(old: Json, new: Json) -> list[str]:
     return [key for key in {*old, *new} if key not in old or key not in new or old[key] != new[key]]
-
-
-def forget_old_transactions(host: Host, ledger: Json) -> None:
-    """Remove what is kept of the oldest transactions, apart from what the ledger refers to."""
-    needed = {
-        str((item.get("before") or {}).get("image", "")).partition("/")[0]
-        for items in ledger["owned"].values()
-        for item in items
-        if item.get("kind") == "file"
-    }
-    for identifier in ledger_module.transaction_ids(host)[:-KEPT_TRANSACTIONS]:
-        if identifier in needed:
-            continue
-        path = transaction_path(identifier)
-        images = path + "/" + ledger_module.IMAGES_NAME
-        # The journal goes last: with it a half removed transaction would look like an open one.
-        for directory in (images, path):
-            with contextlib.suppress(FileNotFoundError):
-                with files.directory(host, directory) as opened:
-                    names = os.listdir(opened)
-                for name in names:
-                    if directory + "/" + name != images:
-                        files.remove(host, directory + "/" + name)
-            files.remove_directory(host, directory)

@@ -1,235 +1,416 @@
 # Copyright: (c) 2026, the Bulkhead authors
 # Apache License 2.0 (see LICENSE)
-"""Undoing a committed transaction on request, by its id.
+"""Undoing a committed transaction on request, as a transaction of its own.
 
-The same code as after a failure does it, so it is as complete: contents, modes, accounts and the
-running daemon. A crash in the middle leaves the transaction open, and the next one goes on with it.
+It has its own journal, before-images and health gate: an undo that fails, or that a crash cuts off,
+leaves the host as it was before the undo. What is put back is what that one transaction changed, key
+by key in daemon.json, on the files as they are now; what others changed since stays.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import stat as stat_module
+import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
+    daemon_options,
     health,
+    history,
     ledger as ledger_module,
-    look,
     transaction_files as files,
+    validate,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host, HostError
+from ansible_collections.bulkhead.hardening.plugins.module_utils.ledger import value_digest
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_options import CONFIG_FILE
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction import (
-    health_after_undo,
-    lock,
-    reason_of,
-    recover,
+    STEPS,
+    Step,
+    run,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_context import (
     Json,
+    Target,
     Transaction,
+    read,
 )
-from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_daemon import Daemon
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_daemon import Identity
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_journal import (
-    Journal,
-    Undo,
     digest,
     read_image,
-    write_ledger,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_json import JsonFile
-from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import Plan
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_ownership import (
+    Ownership,
+    lookup,
+)
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import (
+    NO_PLAN,
+    Operation,
+)
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_precheck import (
+    check_containers,
+    check_daemon,
+    check_removals,
+    check_space,
+    look_first,
+    read_ledger,
+)
 
-_NO_PLAN = Plan(None, [], "none", [], False, False)
+#: The word for the newest transaction that still holds.
+LAST = "last"
+
+_BY_WHOM = "%s was changed by somebody else since; take that back, or change it by hand"
 
 
 def undo(
     host: Host,
-    identifier: str | None = None,
+    wanted: str = LAST,
     *,
+    check_mode: bool = False,
     allow_container_restart: bool = False,
+    accept_hidden_data: bool = False,
     health_timeout: float = 120.0,
     daemon_timeout: float = 180.0,
+    identifier: str | None = None,
+    boot: list[str] | None = None,
 ) -> Json:
     """Undo a committed transaction; never raises for what a host does wrong.
 
-    :param identifier: its id, or None for the last committed one.
+    :param wanted: its id, or ``last`` for the newest one that still holds.
+    :param check_mode: say what would be done, and write nothing.
     :param allow_container_restart: allow a restart of the daemon that ends running containers.
-    :returns: ``{"changed", "transaction": {"id", "outcome", "reason", "notes", "daemon_restarts",
-        "daemon_reloads"}, "running_containers", "observation", "failed"?, "msg"?}`` with the
-        outcomes ``undone``, ``refused`` and ``rollback_failed``.
+    :param accept_hidden_data: allow that a change of userns-remap hides containers that are there.
+    :param identifier: the id of this undo itself; None for one of now.
+    :param boot: the command that undoes at boot what a loss of power leaves; None for none.
+    :returns: as ``transaction.apply``; ``transaction`` also has ``undid``, the id of the one that
+        was, or would be, undone; ``changes``, what it had changed, as texts; ``daemon_effect``, none,
+        reload or restart; and ``affected``, the names of the containers that run while it restarts.
     """
+    plan = NO_PLAN._replace(allow_container_restart=allow_container_restart)
     with contextlib.ExitStack() as stack:
-        tx = Transaction(host, _NO_PLAN, stack, False, health_timeout, daemon_timeout)
-        wanted = identifier
-        try:
-            lock(tx)
-            recover(tx)
-            wanted = identifier or _last_committed(host)
-            tx.before = look.observe(host, ["engine", "containers"])
-            records = _check(tx, wanted, allow_container_restart)
-        except Exception as exc:
-            return _answer(tx, wanted, "refused", reason_of(exc), [])
-        return _undo(tx, wanted, records)
+        tx = Transaction(host, plan, stack, check_mode, health_timeout, daemon_timeout)
+        tx.id = identifier or tx.id
+        tx.boot = boot
+        told: list[str] = []
 
+        def precheck(tx: Transaction) -> str:
+            if os.geteuid() != 0:
+                raise HostError("only root can do this; set become: true")
+            known = history.entries(host)
+            entry = find(known, wanted)
+            tx.undoes = entry.identifier
+            told.extend(entry.told())
+            read_ledger(tx)
+            look_first(tx)
+            _Reversal(tx, known, entry).plan(accept_hidden_data)
+            return "%s can be undone" % entry.identifier
 
-def _undo(tx: Transaction, identifier: str, records: list[Json]) -> Json:
-    expected = _expected(tx, records)
-    journal = Journal(tx.host, identifier)
-    journal.write({"record": "reopened", "running": tx.running})
-    journal.close()
-    action: Undo | None = None
-    try:
-        action = Undo(tx.host, identifier, tx.daemon_timeout)
-        action.run()
-        notes = [*action.notes, *health_after_undo(tx.host, action, tx.health_timeout, expected)]
-        action.close("undone on request")
-    except Exception as exc:
-        _count(tx.daemon, action)
-        return _answer(tx, identifier, "rollback_failed", reason_of(exc), [])
-    _count(tx.daemon, action)
-    ledger = ledger_module.read_ledger(tx.host)[0] or ledger_module.empty_ledger()
-    ledger["last_transaction"] = dict(tx.last_transaction("undone"), id=identifier)
-    write_ledger(tx.host, ledger)
-    return _answer(tx, identifier, "undone", None, notes)
+        def first(tx: Transaction) -> str:
+            find_early(host, wanted)
+            return "there is such a transaction"
 
-
-def _count(daemon: Daemon, action: Undo | None) -> None:
-    if action is not None:
-        daemon.restarts += action.daemon.restarts
-        daemon.reloads += action.daemon.reloads
-
-
-def _answer(
-    tx: Transaction, identifier: str | None, outcome: str, reason: str | None, notes: list[str]
-) -> Json:
-    after: Json | None = None
-    with contextlib.suppress(Exception):
-        after = look.observe(tx.host)
-    answer: Json = {
-        "changed": outcome != "refused" or tx.recovered,
-        "transaction": {
-            "id": identifier,
-            "outcome": outcome,
-            "reason": reason,
-            "notes": notes,
-            "daemon_restarts": tx.daemon.restarts,
-            "daemon_reloads": tx.daemon.reloads,
-        },
-        "running_containers": health.compare_containers(tx.before, after or {}),
-        "observation": after,
-    }
-    if outcome != "undone":
-        answer.update(failed=True, msg="%s was not undone: %s" % (identifier, reason))
+        own = {"precheck": Step("precheck", precheck, reads_only=True)}
+        steps = [own.get(step.name, step) for step in STEPS]
+        answer = run(tx, (Step("find", first, reads_only=True), *steps))
+    restarts = tx.running and tx.plan.effect == "restart"
+    answer["transaction"].update(
+        undid=tx.undoes,
+        changes=told,
+        daemon_effect=tx.plan.effect if tx.running else "none",
+        affected=sorted(str(c["name"]) for c in health.running(tx.before)) if restarts else [],
+    )
+    if answer.get("failed") and answer["transaction"]["outcome"] == "refused":
+        answer["msg"] = "%s was not undone, and nothing was changed: %s" % (
+            tx.undoes or wanted,
+            answer["transaction"]["reason"],
+        )
     return answer
 
 
-# -- checks ----------------------------------------------------------------------------------------
-def _is_committed(records: list[Json]) -> bool:
-    ends = [r["record"] for r in records if r.get("record") in ledger_module.END_RECORDS]
-    return bool(ends) and ends[-1] == "committed"
+def find_early(host: Host, wanted: str) -> None:
+    """Refuse what needs neither the lock nor a directory of ours on a host without one.
+
+    :raises HostError: there is nothing that can be undone under that name.
+    """
+    problem = ledger_module.problem(host)
+    if problem is not None:
+        raise HostError(problem)
+    if ledger_module.open_transaction(host) is None:
+        find(history.entries(host), wanted)
 
 
-def _last_committed(host: Host) -> str:
-    for identifier in reversed(ledger_module.transaction_ids(host)):
-        if _is_committed(ledger_module.read_journal(host, identifier)):
-            return identifier
-    raise HostError("there is no committed transaction on this host")
+def find(known: typing.Sequence[history.Entry], wanted: str) -> history.Entry:
+    """Return the transaction that is meant.
+
+    :param wanted: an id, or ``last``.
+    :raises HostError: there is none, or it is none that can be undone; with those that can.
+    """
+    holding = history.holding(known)
+    if wanted == LAST:
+        if not holding:
+            raise HostError("there is no committed transaction on this host that still holds")
+        return holding[-1]
+    if not ledger_module.TRANSACTION_ID.match(wanted):
+        raise HostError(
+            "%r is no id of a transaction; such an id looks like 20260131T120000Z-000000, and %r is "
+            "the newest one" % (wanted[:80], LAST)
+        )
+    entry = next((e for e in known if e.identifier == wanted), None)
+    kept = ", ".join(e.identifier for e in holding) or "none"
+    if entry is not None and entry in holding:
+        return entry
+    if entry is None:
+        raise HostError("no transaction of that name is kept; those that can be undone: " + kept)
+    by = history.undone(known).get(wanted)
+    if by is not None:
+        reason = "it was undone already, by %s" % by
+    elif entry.undoes is not None:
+        reason = "it is itself the undo of %s; apply the policy again instead" % entry.undoes
+    else:
+        reason = "it was never committed"
+    raise HostError("%s; those that can be undone: %s" % (reason, kept))
 
 
-def _effects(records: list[Json], *kinds: str) -> list[Json]:
-    return [r for r in records if r.get("record") == "effect" and r.get("kind") in kinds]
+class _Reversal:
+    """Fills a transaction with what takes another one back."""
 
+    def __init__(
+        self, tx: Transaction, known: typing.Sequence[history.Entry], entry: history.Entry
+    ) -> None:
+        self._tx = tx
+        self._known = known
+        self._entry = entry
+        self._operations: list[Operation] = []
+        #: the ledger as it was before that transaction
+        image = self._before_image(ledger_module.LEDGER)
+        old = json.loads(image[0]) if image else ledger_module.empty_ledger()
+        self._old_ledger: Json = dict(ledger_module.empty_ledger(), **old)
 
-def _subjects(records: list[Json]) -> set[str]:
-    """Return what a transaction changed, as words for messages."""
-    found = {
-        str(effect["path"])
-        for effect in _effects(records, "file", "mode")
-        if effect["path"] != ledger_module.LEDGER
-    }
-    found |= {"user " + str(e["name"]) for e in _effects(records, "user")}
-    found |= {"group " + str(e["name"]) for e in _effects(records, "group")}
-    return found | {"subordinate ids of " + str(e["user"]) for e in _effects(records, "subids")}
+    def plan(self, accept_hidden_data: bool) -> None:
+        """Check that it can be taken back, and set what the steps then do."""
+        self._check_later()
+        self._config()
+        self._files()
+        self._modes()
+        self._accounts()
+        self._ledger()
+        tx = self._tx
+        tx.plan = tx.plan._replace(operations=self._operations)
+        effect, why = self._effect()
+        tx.plan = tx.plan._replace(effect=effect, why=why)
+        check_daemon(tx)
+        check_removals(tx)
+        check_containers(tx)
+        self._check_hidden(accept_hidden_data)
+        check_space(tx)
+        tx.changed = True  # who owns what, if nothing else
 
+    # -- what others did since -----------------------------------------------------------------
+    def _check_later(self) -> None:
+        subjects = self._entry.subjects()
+        later = [e for e in history.holding(self._known) if e.identifier > self._entry.identifier]
+        for entry in later:
+            both = history.shared(subjects, entry.subjects())
+            if both:
+                raise HostError(
+                    "the later transaction %s changed the same: %s; undo that one first"
+                    % (entry.identifier, ", ".join(history.subject_text(s) for s in both[:10]))
+                )
 
-def _check(tx: Transaction, identifier: str, allow_container_restart: bool) -> list[Json]:
-    """Refuse what cannot be undone safely; return the journal."""
-    known = ledger_module.transaction_ids(tx.host)
-    if identifier not in known:
-        raise HostError("no transaction of that name is kept on this host")
-    records = ledger_module.read_journal(tx.host, identifier)
-    if not _is_committed(records):
-        raise HostError("it was never committed, or is undone already")
-    subjects = _subjects(records)
-    for later in known[known.index(identifier) + 1 :]:
-        journal = ledger_module.read_journal(tx.host, later)
-        shared = subjects & _subjects(journal) if _is_committed(journal) else set()
-        if shared:
+    def _before_image(self, path: str) -> tuple[bytes, files.Meta] | None:
+        """Return a file as it was before that transaction, or None when it was absent.
+
+        :raises HostError: the before-image was changed by somebody since.
+        """
+        effects = [e for e in self._entry.effects("file") if e["path"] == path]
+        before = effects[0]["before"] if effects else None
+        return read_image(self._tx.host, before) if before else None
+
+    def _after(self, path: str) -> str | None:
+        """Return the digest of what that transaction left at a path; None for no file."""
+        after = [e["after"] for e in self._entry.effects("file") if e["path"] == path][-1]
+        return None if after is None else str(after)
+
+    # -- daemon.json ---------------------------------------------------------------------------
+    def _config(self) -> None:
+        tx, entry = self._tx, self._entry
+        path = tx.engine.get("config_file") or CONFIG_FILE
+        tx.config = Target(path, None, None)
+        touched = any(e["path"] == entry.begin["config"] for e in entry.effects("file"))
+        if touched and entry.begin["config"] != path:
             raise HostError(
-                "the later transaction %s changed %s too; undo that one first"
-                % (later, ", ".join(sorted(shared)))
+                "it changed %s, and the daemon reads %s by now" % (entry.begin["config"], path)
             )
-    _check_contents(tx.host, records)
-    _check_containers(tx, records, allow_container_restart)
-    return records
+        reason = validate.files_problem(tx.host, path)
+        if reason:
+            raise HostError(reason)
+        tx.config.old = read(tx, path)
+        tx.config.content = tx.config.old_content
+        document = self._parse(path, tx.config.old_content)
+        tx.old_document = tx.new_document = document.value
+        if touched:
+            self._config_back(path, document)
 
-
-def _check_contents(host: Host, records: list[Json]) -> None:
-    last = {effect["path"]: effect for effect in _effects(records, "file")}
-    last.pop(ledger_module.LEDGER, None)
-    for path, effect in sorted(last.items()):
+    @staticmethod
+    def _parse(path: str, content: bytes | None) -> JsonFile:
         try:
-            content: bytes | None = files.read(host, path)[0]
-        except FileNotFoundError:
-            content = None
-        if digest(content) != effect["after"]:
-            raise HostError("%s was changed by somebody else since" % path)
-        if effect["before"]:
-            read_image(host, effect["before"])
+            return JsonFile(content or b"")
+        except ValueError as exc:
+            raise HostError("%s: %s; repair it first" % (path, exc)) from exc
 
+    def _config_back(self, path: str, document: JsonFile) -> None:
+        tx = self._tx
+        image = self._before_image(path)
+        before = self._parse(path, image[0] if image else None).value
+        for item in self._entry.keys:
+            key, member = item["key"], item.get("member")
+            there, value = lookup(document.value, key, member)
+            if (value_digest(value) if there else None) != item["after"]:
+                raise HostError(_BY_WHOM % ("%s: %s" % (path, history.shown_key(item))))
+            self._key_back(path, document, before, item)
+        if image is not None and tx.config.old is None:
+            tx.config.restored = image[1]
+        tx.config.content = self._content(document, image)
+        tx.new_document = self._parse(path, tx.config.content).value
 
-def _documents(host: Host, records: list[Json]) -> tuple[Json, Json]:
-    """Return daemon.json as it would be after the undo, and as it is."""
-    path = records[0]["config"]
-    effects = [effect for effect in _effects(records, "file") if effect["path"] == path]
-    if not effects:
-        return {}, {}
-    before = effects[0]["before"]
-    now = files.read(host, path)[0] if effects[-1]["after"] else b""
-    old = read_image(host, before)[0] if before else b""
-    return JsonFile(old).value, JsonFile(now).value
-
-
-def _remaps(host: Host, records: list[Json]) -> bool:
-    old, now = _documents(host, records)
-    return bool(old.get("userns-remap") != now.get("userns-remap"))
-
-
-def _check_containers(tx: Transaction, records: list[Json], allowed: bool) -> None:
-    restarts = any(effect["action"] == "restart" for effect in _effects(records, "daemon"))
-    names = ", ".join(sorted(str(item["name"]) for item in health.running(tx.before)))
-    if not (restarts and tx.running and names):
-        return
-    remaps = _remaps(tx.host, records)
-    if remaps and tx.live_restore:
-        raise HostError(
-            "userns-remap changes while live-restore keeps these containers running out of the "
-            "daemon's sight; stop them first: " + names
+    def _content(self, document: JsonFile, image: tuple[bytes, files.Meta] | None) -> bytes | None:
+        config = self._tx.config
+        if digest(config.old_content) == self._after(config.path):
+            return image[0] if image else None  # nobody else wrote into it: byte for byte
+        created = image is None or any(
+            item.get("created_file") for item in self._touched() if item["kind"] == "json_key"
         )
-    old, _ = _documents(tx.host, records)
-    bridged = any(effect.get("live_restore") for effect in _effects(records, "file"))
-    kept = tx.live_restore and (bridged or old.get("live-restore") is True)
-    if not allowed and (remaps or not kept):
-        raise HostError(
-            "the restart that this needs ends these containers: %s; stop them first, or allow it"
-            % names
-        )
+        return None if created and document.value == {} else document.render()
 
+    def _key_back(self, path: str, document: JsonFile, before: Json, item: Json) -> None:
+        key, member = item["key"], item.get("member")
+        names = {"path": path, "key": key, **({} if member is None else {"member": member})}
+        self._operations.append(dict(names, op="json_remove"))
+        there, value = lookup(before, key, member)
+        try:
+            if there and member is None:
+                document.set(key, value)
+            elif member is None:
+                document.remove(key)
+            elif there:
+                document.set_member(key, member, value)
+            else:
+                document.remove_member(key, member)
+                now = self._tx.ownership.find("json_key", **names) or {}
+                made = key not in before or now.get("created_map")
+                if made and document.value.get(key) == {}:
+                    document.remove(key)
+        except ValueError as exc:
+            raise HostError("%s: %s: %s" % (path, history.shown_key(item), exc)) from exc
 
-def _expected(tx: Transaction, records: list[Json]) -> list[Json]:
-    """Return the containers that must run again afterwards; none where they get out of sight."""
-    if not tx.running or _remaps(tx.host, records):
-        return []
-    return [
-        {"id": item["id"], "name": item["name"], "pid": item["pid"]}
-        for item in health.stable(tx.before)
-    ]
+    # -- other files, modes and accounts -------------------------------------------------------
+    def _files(self) -> None:
+        tx = self._tx
+        for path in self._entry.files:
+            reason = validate.files_problem(tx.host, path)
+            if reason:
+                raise HostError(reason)
+            old = read(tx, path)
+            if digest(old[0] if old else None) != self._after(path):
+                raise HostError(_BY_WHOM % path)
+            image = self._before_image(path)
+            target = Target(path, old, image[0] if image else None)
+            target.restored = image[1] if image else None
+            tx.targets.append(target)
+
+    def _modes(self) -> None:
+        tx = self._tx
+        removed = {t.path for t in [*tx.targets, tx.config] if t.content is None}
+        effects = self._entry.effects("mode")
+        for path in sorted({str(effect["path"]) for effect in effects} - removed):
+            mine = [effect for effect in effects if effect["path"] == path]
+            st = files.status(tx.host, path)
+            if st is None:
+                continue  # a socket or certificate that is gone needs no mode
+            now = {"mode": stat_module.S_IMODE(st.st_mode), "uid": st.st_uid, "gid": st.st_gid}
+            if now == mine[0]["before"]:
+                continue
+            if now != mine[-1]["after"] and path.startswith("/run/"):
+                continue  # a socket that was made anew since, as its unit says
+            if now != mine[-1]["after"]:
+                raise HostError(_BY_WHOM % ("the mode of " + path))
+            self._operations.append({"op": "mode_back", "path": path, "before": mine[0]["before"]})
+
+    def _accounts(self) -> None:
+        entry = self._entry
+        for kind, op, name in (
+            ("subids", "subid", "user"),
+            ("user", "user", "name"),
+            ("group", "group", "name"),
+        ):
+            for effect in entry.effects(kind):
+                if self._tx.ownership.find(kind, **{name: effect[name]}) is not None:
+                    self._operations.append({"op": op + "_absent", name: effect[name]})
+        for effect in entry.effects("group_removed"):
+            self._present("group", name=effect["name"])
+        for effect in entry.effects("user_removed"):
+            self._present("user", name=effect["name"], group=effect["group"])
+        for effect in entry.effects("subids_removed"):
+            spans = {name: effect[name] for name in ("subuid", "subgid")}
+            self._present("subids", user=effect["user"], **spans)
+
+    def _present(self, kind: str, **fields: typing.Any) -> None:
+        op = "subid_present" if kind == "subids" else kind + "_present"
+        for role, items in self._old_ledger["owned"].items():
+            if Ownership({role: items}).find(kind, **fields) is not None:
+                self._operations.append({"op": op, "role": role, **fields})
+
+    # -- who owns what -------------------------------------------------------------------------
+    def _touched(self) -> list[Json]:
+        """Return the items of now that that transaction made or changed."""
+        found = (self._tx.ownership.find(**i) for i in self._entry.end.get("touched") or [])
+        return [item for item in found if item is not None]
+
+    def _ledger(self) -> None:
+        """Give the items that that transaction touched back as they were; see the step commit."""
+        tx, old = self._tx, self._old_ledger
+        # The step tidy drops those of accounts, once they are gone.
+        made = {(op["op"], op.get("user") or op.get("name")) for op in self._operations}
+        words = {"subids": "subid_absent", "user": "user_absent", "group": "group_absent"}
+        for identity in self._entry.end.get("touched") or []:
+            name = identity.get("user") or identity.get("name")
+            if (words.get(identity["kind"]), name) in made:
+                continue
+            tx.ownership.drop(**identity)
+            for role, items in old["owned"].items():
+                former = Ownership({role: items}).find(**identity)
+                if former is not None:
+                    tx.ownership.put(role, former)
+        newest = history.holding(self._known)[-1]
+        if newest.identifier == self._entry.identifier:
+            tx.ledger = dict(tx.ledger, profile=old["profile"])
+
+    # -- the daemon ----------------------------------------------------------------------------
+    def _effect(self) -> tuple[str, list[str]]:
+        """Return what makes the daemon take it back (none, reload or restart), and for which keys."""
+        tx, entry = self._tx, self._entry
+        keys = sorted({str(item["key"]) for item in entry.keys})
+        actions = {str(effect["action"]) for effect in entry.effects("daemon")}
+        was = entry.begin["daemon"]
+        now = tx.identity()
+        if now is not None and now != Identity(was["pid"], was["start_ticks"]):
+            # It was started since then, so it has read everything that the file held.
+            options = [daemon_options.OPTIONS.get(key) for key in keys]
+            actions |= {"reload" if o is not None and o.reload else "restart" for o in options}
+        for effect in ("restart", "reload"):
+            if effect in actions:
+                return effect, keys
+        return "none", []
+
+    def _check_hidden(self, accepted: bool) -> None:
+        tx = self._tx
+        names = sorted(str(item["name"]) for item in tx.before.get("containers") or [])
+        if tx.running and tx.plan.effect == "restart" and tx.remaps and names and not accepted:
+            raise HostError(
+                "userns-remap changes, which hides these containers (they are not deleted): %s; "
+                "remove them first, or accept it" % ", ".join(names)
+            )

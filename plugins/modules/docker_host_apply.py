@@ -54,6 +54,32 @@ options:
         the half done state and is then refused. So recover first, and plan from the new look.
     type: bool
     default: false
+  undo:
+    description:
+      - Undo a committed transaction, by its id or V(last) for the newest one that still holds. The
+        look lists those that are kept, C(observation.bulkhead.transactions).
+      - This is a transaction of its own, with the same checks, before-images and health gate. It puts
+        back what that transaction changed, key by key in daemon.json, and leaves what came later.
+      - Refused when a later transaction changed the same things, or somebody else did since.
+    type: str
+  purge:
+    description:
+      - Remove what Bulkhead keeps on the host for itself, C(/var/lib/bulkhead), and the directories
+        that it made, as far as they are empty. Refused while it owns something there, or while a
+        transaction is open. Afterwards nothing can be undone any more.
+    type: bool
+    default: false
+  undo_stops_containers:
+    description:
+      - Accept that an O(undo) ends running containers, where live-restore does not keep them.
+    type: bool
+    default: false
+  undo_hides_data:
+    description:
+      - Accept that an O(undo) that changes C(userns-remap) hides the containers, images and volumes
+        of now. They are not deleted.
+    type: bool
+    default: false
   health_timeout:
     description:
       - Seconds within which the containers that ran before must run again.
@@ -107,6 +133,16 @@ EXAMPLES = r"""
         why: [log-opts]
         live_restore_first: true
         allow_container_restart: false
+
+- name: Say what undoing the last transaction would do
+  bulkhead.hardening.docker_host_apply:
+    undo: last
+  check_mode: true
+  diff: true
+
+- name: Undo one transaction
+  bulkhead.hardening.docker_host_apply:
+    undo: 20260131T120000Z-000000
 """
 
 RETURN = r"""
@@ -123,8 +159,24 @@ transaction:
       description:
         - V(committed), V(rolled_back), V(refused), V(nothing), or V(checked) in check mode.
         - V(recovered) when all that was done was to undo what an earlier run had left.
+        - V(purged) when what Bulkhead kept for itself is gone.
         - V(rollback_failed) when it could not be undone completely; the next run tries again first.
       type: str
+    undid:
+      description: The transaction that was undone, or in check mode would be. With O(undo) only.
+      type: str
+    changes:
+      description:
+        - What that transaction had changed, in words and without values. With O(undo) only.
+      type: list
+      elements: str
+    daemon_effect:
+      description: What the daemon has to do for it, V(none), V(reload) or V(restart). With O(undo) only.
+      type: str
+    affected:
+      description: The containers that run while the daemon restarts for it. With O(undo) only.
+      type: list
+      elements: str
     failed_step:
       description: The step that failed.
       type: str
@@ -181,26 +233,38 @@ def main() -> None:
         argument_spec={
             "plan": {"type": "dict"},
             "recover": {"type": "bool", "default": False},
+            "undo": {"type": "str"},
+            "purge": {"type": "bool", "default": False},
+            "undo_stops_containers": {"type": "bool", "default": False},
+            "undo_hides_data": {"type": "bool", "default": False},
             "health_timeout": {"type": "int", "default": 120},
             "daemon_timeout": {"type": "int", "default": 180},
             "document": {"type": "path"},
         },
-        required_one_of=[("plan", "recover")],
+        required_one_of=[("plan", "recover", "undo", "purge")],
         supports_check_mode=True,
     )
-    if (module.params["plan"] is not None) == module.params["recover"]:
-        module.fail_json(msg="hand in either a plan, or recover: true")
+    wanted = [name for name in ("plan", "undo") if module.params[name] is not None]
+    wanted += [name for name in ("recover", "purge") if module.params[name]]
+    if len(wanted) != 1:
+        module.fail_json(msg="hand in one of: a plan, recover: true, undo or purge: true")
     # Where no unit carries it on (without systemd), a lost connection must not stop it half way.
     for name in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
         signal.signal(name, signal.SIG_IGN)
+    fields = (
+        "undo",
+        "undo_stops_containers",
+        "undo_hides_data",
+        "health_timeout",
+        "daemon_timeout",
+    )
     answer = perform(
         Host(),
         {
-            "action": "recover" if module.params["recover"] else "apply",
+            "action": "apply" if wanted == ["plan"] else wanted[0],
             "plan": module.params["plan"],
             "check_mode": module.check_mode,
-            "health_timeout": module.params["health_timeout"],
-            "daemon_timeout": module.params["daemon_timeout"],
+            **{name: module.params[name] for name in fields},
         },
     )
     if answer.get("failed"):

@@ -407,16 +407,20 @@ class ActHost(FakeHost):
         target.write_text("".join(line for line in lines if not line.startswith(start)))
 
     # -- what tests compare --------------------------------------------------------------------------
-    def tree(self, times: bool = False) -> dict[str, tuple[typing.Any, ...]]:
+    def tree(
+        self, times: bool = False, everything: bool = False
+    ) -> dict[str, tuple[typing.Any, ...]]:
         """Return all files: type and mode, owner, and content or target.
 
+        :param everything: also what Bulkhead keeps for itself.
         :param times: also access, modification and change times, to prove that nothing was touched.
         """
         found: dict[str, tuple[typing.Any, ...]] = {}
         for directory, names, leaves in os.walk(self.base):
             shown = directory[len(str(self.base)) :]
             if not times:
-                names[:] = [n for n in names if "%s/%s" % (shown, n) not in _NOT_COMPARED]
+                hidden = _NOT_COMPARED[:3] if everything else _NOT_COMPARED
+                names[:] = [n for n in names if "%s/%s" % (shown, n) not in hidden]
             for name in sorted(names + leaves):
                 path = os.path.join(directory, name)
                 st = os.lstat(path)

@@ -288,3 +288,31 @@ def test_without_systemd_it_runs_by_itself() -> None:
         answer = detach.perform(host, request(plan(file_present(host, DROPIN, "x"))))
         assert answer["transaction"]["outcome"] == "committed", answer.get("msg")
         assert not (host.base / "var/lib/bulkhead/runner").exists()
+
+
+def test_an_undo_runs_in_a_unit_and_a_purge_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    with act_host("{}", ["web"]) as host:
+        unit = Unit(host, monkeypatch)
+        (host.base / boot.WANTS.lstrip("/")).mkdir(parents=True)
+        old = host.tree(everything=True)
+        identifier = detach.perform(host, request(change(host)))["transaction"]["id"]
+        undo = {**request(), "action": "undo", "undo": identifier}
+        answer = detach.perform(host, undo)
+        assert answer["transaction"]["outcome"] == "committed", answer.get("msg")
+        assert answer["transaction"]["undid"] == identifier
+        assert "--unit=bulkhead-%s.service" % answer["transaction"]["id"] in unit.argv
+        assert leftovers(host) == []
+        unit.argv = []
+        answer = detach.perform(host, {**request(), "action": "purge"})
+        assert answer["transaction"]["outcome"] == "purged", answer.get("msg")
+        assert unit.argv == []
+        assert host.tree(everything=True) == old
+
+
+def test_an_undo_of_nothing_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with act_host("{}") as host:
+        Unit(host, monkeypatch)
+        before = host.tree(everything=True)
+        answer = detach.perform(host, {**request(), "action": "undo", "undo": "last"})
+        assert "no committed transaction" in answer["msg"]
+        assert host.tree(everything=True) == before

@@ -73,12 +73,13 @@ def test_an_empty_plan_costs_no_round_trip() -> None:
     assert result["transaction"]["outcome"] == "nothing"
 
 
-def test_recovery_needs_no_plan() -> None:
+@pytest.mark.parametrize("arguments", [{"recover": True}, {"undo": "last"}, {"purge": True}])
+def test_what_needs_no_plan(arguments: Json) -> None:
     calls: list[Json] = []
     answer = {"observation": obs.stock(), "changed": True}
-    made = action(docker_host_apply.ActionModule, {"recover": True}, answer, calls)
+    made = action(docker_host_apply.ActionModule, arguments, answer, calls)
     assert made.run(None, {})["changed"]
-    assert calls[0]["module_args"] == {"recover": True}
+    assert calls[0]["module_args"] == arguments
 
 
 def test_rows_for_people_do_not_travel() -> None:

@@ -1001,13 +1001,16 @@ def test_a_look_changes_nothing(host: FakeHost, state: str) -> None:
 def test_reading_the_journals_changes_nothing(host: FakeHost) -> None:
     journals = host.base / "var/lib/bulkhead/transactions"
     (journals / "20260101T000000Z-000000").mkdir(parents=True)
-    (host.base / "var/lib/bulkhead").chmod(0o700)
-    host.write("/var/lib/bulkhead/transactions/20260101T000000Z-000000/journal.jsonl", "{}\n")
+    for path in (journals.parent, journals, *journals.iterdir()):
+        path.chmod(0o700)
+    begin = json.dumps({"record": "begin", "schema": ledger.JOURNAL_SCHEMA})
+    host.write(ledger.TRANSACTIONS + "/20260101T000000Z-000000/journal.jsonl", begin + "\n")
     paths = [journals, *sorted(journals.rglob("*"))]
     for path in paths:
         os.utime(path, (1_000_000_000, 1_000_000_000))
     before = statuses(paths)
-    observe(host, "bulkhead")
+    rows = observe(host, "bulkhead")["bulkhead"]["transactions"]
+    assert [row["outcome"] for row in rows] == ["open"]
     assert statuses(paths) == before
 
 
