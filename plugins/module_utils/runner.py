@@ -12,6 +12,7 @@ import os
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
+    boot,
     ledger as ledger_module,
     transaction,
 )
@@ -25,7 +26,7 @@ Json = dict[str, typing.Any]
 
 
 def perform(
-    host: Host, request: Json, identifier: str | None = None, boot: list[str] | None = None
+    host: Host, request: Json, identifier: str | None = None, at_boot: list[str] | None = None
 ) -> Json:
     """Do what a request asks for; return the answer of docker_host_apply. Never raises.
 
@@ -34,7 +35,7 @@ def perform(
         ``{"action": "undo", "undo": ID or "last", "undo_stops_containers", "undo_hides_data", ...}``
         or ``{"action": "purge", "check_mode"}``; times in seconds.
     :param identifier: the id of the transaction; None for one of now.
-    :param boot: the command that undoes at boot what a loss of power leaves; None for none.
+    :param at_boot: the command that undoes at boot what a loss of power leaves; None for none.
     """
     if request["action"] == "purge":
         return purge(host, check_mode=bool(request.get("check_mode")))
@@ -57,7 +58,7 @@ def perform(
         health_timeout=float(request["health_timeout"]),
         daemon_timeout=float(request["daemon_timeout"]),
         identifier=identifier,
-        boot=boot,
+        boot=at_boot,
     )
 
 
@@ -69,6 +70,7 @@ def recover(host: Host, identifier: str | None, why: str) -> None:
     """
     ended = None if identifier is None else ledger_module.read_journal(host, identifier)
     answer = transaction.apply(host, EMPTY_PLAN)
+    boot.disarm(host)  # it may have been cut off between its last record and this
     if identifier is None:
         return
     run = Run(host, identifier)
@@ -89,9 +91,9 @@ def main(host: Host, archive: str, python: str, arguments: list[str]) -> int:
         return 0
     run = Run(host, typing.cast(str, identifier))
     with run.held():
-        boot = [python, "-I", archive, "recover"]
+        at_boot = [python, "-I", archive, "recover"]
         try:
-            run.reply(perform(host, run.request(), identifier, boot))
+            run.reply(perform(host, run.request(), identifier, at_boot))
         except HostError:
             # The disk is full, or the like. The journal has the outcome; see recover().
             return 1

@@ -229,6 +229,15 @@ def test_boot_undoes_what_a_loss_of_power_left(monkeypatch: pytest.MonkeyPatch) 
         assert leftovers(host) == []
 
 
+def test_boot_removes_a_unit_that_was_left_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    with act_host("{}") as host:
+        Unit(host, monkeypatch)
+        detach.perform(host, request(change(host)))
+        boot.arm(host, ["python3"])
+        runner.main(host, "", "", ["recover"])
+        assert leftovers(host) == []
+
+
 def test_the_archive_runs_by_itself(tmp_path: pathlib.Path) -> None:
     with act_host("{}") as host:
         runs.make_state_directories(host)
