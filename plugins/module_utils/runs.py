@@ -139,7 +139,7 @@ class Run:
 
     def _write(self, name: str, document: Json) -> None:
         staged = self._path("." + name)
-        content = json.dumps(document, sort_keys=True).encode("ascii")
+        content = json.dumps(document).encode("ascii")  # the order of keys is the plan's
         files.stage(self._host, staged, content, _PRIVATE)
         files.swap(self._host, staged, self._path(name))
 
