@@ -14,6 +14,7 @@ import typing
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     ledger as ledger_module,
     look,
+    published_ports,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.docker_api import (
     ApiError,
@@ -87,6 +88,8 @@ class Daemon:
         self.socket = socket or "/run/docker.sock"
         self.restarts = 0
         self.reloads = 0
+        #: what went wrong beside the point, for the report
+        self.notes: list[str] = []
         #: the restarts in which containers may have ended, the oldest first
         self.history: list[Restart] = []
 
@@ -197,10 +200,26 @@ class Daemon:
     def restart(self) -> None:
         """Restart the daemon, or start it when it failed, and wait until its API answers.
 
+        Published ports of containers that outlive it stay reachable, also when it does not come up.
+
         :raises HostError: it did not come up within the timeout, with its last lines.
         """
         self.restarts += 1
         kept = self.keeps_containers()
+        if kept:
+            self._note_ports(published_ports.keep(self._host))
+        self._restart(kept)
+        self.release_ports()
+
+    def release_ports(self) -> None:
+        """Leave published ports to the daemon alone again."""
+        self._note_ports(published_ports.release(self._host))
+
+    def _note_ports(self, problem: str | None) -> None:
+        if problem:
+            self.notes.append("published ports may have been unreachable for a moment: " + problem)
+
+    def _restart(self, kept: bool | None) -> None:
         # Three starts within a minute are all that the unit allows: forget those so far.
         self._host.run(["systemctl", "reset-failed", UNIT])
         started = self._host.now()

@@ -266,6 +266,7 @@ class Undo:
                 self._files,
                 self._units,
                 self._daemon,
+                self._ports,
                 self._witness,
                 self._subids,
                 self._names,
@@ -398,6 +399,11 @@ class Undo:
     def _units(self) -> None:
         if self._effects("units"):
             self.daemon.read_units()
+
+    def _ports(self) -> None:
+        """Remove what a restart that did not end well left; see published_ports."""
+        if any(effect["action"] == "restart" for effect in self._effects("daemon")):
+            self.daemon.release_ports()
 
     def _witness(self) -> None:
         for effect in self._effects("witness"):

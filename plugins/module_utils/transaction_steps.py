@@ -308,7 +308,7 @@ def daemon(tx: Transaction) -> str | Skipped:
     tx.restarted = True
     if handed_over:
         _reload(tx, {"live-restore"})
-    return "restarted for " + why
+    return "; ".join(["restarted for " + why, *tx.daemon.notes])
 
 
 def _replace_config(tx: Transaction, content: bytes | None) -> None:
