@@ -49,7 +49,7 @@ def perform(
             health_timeout=float(request["health_timeout"]),
             daemon_timeout=float(request["daemon_timeout"]),
             identifier=identifier,
-            boot=boot,
+            boot=at_boot,
         )
     return transaction.apply(
         host,
