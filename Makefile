@@ -9,10 +9,13 @@ SHELL := bash
 WITH_TOOLS := tools/bootstrap
 WITH_LAB := tools/bootstrap --lab
 
-# For harden: whom to harden. The embedded default is the lab.
+# For harden, rollback and uninstall: which hosts. The embedded default is the lab.
 INVENTORY ?= inventories/lab
 LIMIT ?=
 ARGS ?=
+
+# For rollback: which transaction, an id or `last`; without one they are listed.
+ID ?=
 
 # For molecule: which scenario; all of them when empty.
 S ?=
@@ -22,7 +25,9 @@ lint types unit oldest bench molecule demo: export ANSIBLE_CONFIG := $(CURDIR)/a
 lint types unit oldest bench molecule demo: export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/playbooks/collections
 
 # For your own hosts, your own configuration counts, if there is one.
-harden: export ANSIBLE_CONFIG ?= $(CURDIR)/ansible.cfg
+harden rollback uninstall: export ANSIBLE_CONFIG ?= $(CURDIR)/ansible.cfg
+
+PLAY = $(WITH_TOOLS) -- ansible-playbook --inventory "$(INVENTORY)" $(if $(LIMIT),--limit "$(LIMIT)") $(ARGS)
 
 ##@ See it
 .PHONY: demo
@@ -31,8 +36,15 @@ demo: ## Harden a disposable Docker host and show what changed
 
 .PHONY: harden
 harden: ## Harden your hosts: make harden INVENTORY=path LIMIT=pattern ARGS='--check --diff'
-	@$(WITH_TOOLS) -- ansible-playbook --inventory "$(INVENTORY)" $(if $(LIMIT),--limit "$(LIMIT)") \
-	  $(ARGS) playbooks/harden.yml
+	@$(PLAY) playbooks/harden.yml
+
+.PHONY: rollback
+rollback: ## List transactions, or undo one: make rollback INVENTORY=path ID=last
+	@$(PLAY) $(if $(ID),--extra-vars "bulkhead_rollback=$(ID)") playbooks/rollback.yml
+
+.PHONY: uninstall
+uninstall: ## Give everything back: make uninstall INVENTORY=path LIMIT=pattern
+	@$(PLAY) playbooks/uninstall.yml
 
 ##@ Prove it
 .PHONY: test

@@ -83,8 +83,9 @@ class Entry:
     def told(self) -> list[str]:
         """Return what it changed as texts without values, for people."""
         config = str(self.begin.get("config"))
-        lines = sorted("%s: %s" % (config, shown_key(item)) for item in self.keys)
-        if not self.keys and any(e["path"] == config for e in self.effects("file")):
+        keys = ", ".join(sorted(shown_key(item) for item in self.keys))
+        lines = ["%s: %s" % (config, keys)] if keys else []
+        if not keys and any(e["path"] == config for e in self.effects("file")):
             lines.append(config)
         lines += self.files
         lines += sorted({"mode of %s" % effect["path"] for effect in self.effects("mode")})

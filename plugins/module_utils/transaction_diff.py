@@ -26,13 +26,15 @@ _HIDDEN = "(hidden)"
 class State(typing.NamedTuple):
     """One file before and after. A content is None when the file is absent.
 
-    ``mode`` is a text such as ``0644 root:root``; ``foreign``: the former content is not what we wrote.
+    ``mode`` is a text such as ``0644 root:root``; ``foreign``: the former content is not what we wrote;
+    ``put_back``: the new content is that of a before-image.
     """
 
     path: str
     before: bytes | None
     after: bytes | None
     foreign: bool
+    put_back: bool
     mode_before: str | None
     mode_after: str | None
 
@@ -48,6 +50,8 @@ def file_row(state: State) -> Json:
     if state.foreign and state.before is not None and state.before != state.after:
         before = "(%d bytes that Bulkhead did not write)\n" % len(state.before)
     after = _text(state.after)
+    if state.put_back and state.after is not None:
+        after = "(%d bytes as they were before)\n" % len(state.after)
     if state.mode_before != state.mode_after and state.before is not None:
         before = "(%s)\n%s" % (state.mode_before, before)
         after = "(%s)\n%s" % (state.mode_after, after)

@@ -383,7 +383,8 @@ def _state(tx: Transaction, target: Target) -> diffs.State:
         before=target.old_content,
         after=target.content,
         foreign=digest(target.old_content)
-        != (tx.ownership.find("file", path=target.path) or {}).get("sha256"),
+        != (Ownership(tx.ledger["owned"]).find("file", path=target.path) or {}).get("sha256"),
+        put_back=target.restored is not None,
         mode_before=diffs.mode_text(before.mode, before.uid, before.gid) if before else None,
         mode_after=diffs.mode_text(after.mode, after.uid, after.gid) if after else None,
     )

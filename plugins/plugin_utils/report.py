@@ -73,7 +73,9 @@ def _line(row: Json) -> str:
 
 def summary(plan: Json) -> list[str]:
     """Return lines that say what a plan changes and what it leaves."""
-    lines = [f"profile {plan['profile']}: {plain(plan['profile_reason'])}"]
+    lines = [plain(plan["profile_reason"])]
+    if plan["profile"] is not None:
+        lines = [f"profile {plan['profile']}: {lines[0]}"]
     for state in _TOLD:
         lines += [_line(row) for row in plan["settings"] if row["state"] == state]
     ok = sum(row["state"] == "ok" for row in plan["settings"])

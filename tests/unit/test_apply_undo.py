@@ -297,9 +297,7 @@ def test_check_mode_says_what_would_be_undone() -> None:
             [],
         )
         assert told["changes"] == [
-            CONFIG + ": debug",
-            CONFIG + ": log-opts.max-size",
-            CONFIG + ": userns-remap",
+            CONFIG + ": debug, log-opts.max-size, userns-remap",
             "/etc/docker/seccomp.json",
             DROPIN,
             "mode of /run/docker.sock",
@@ -310,6 +308,8 @@ def test_check_mode_says_what_would_be_undone() -> None:
         shown = {row["after_header"] for row in answer["diff"]}
         assert {CONFIG, DROPIN, "/etc/passwd", "/etc/group", "/etc/subuid"} <= shown
         assert "1400" not in json.dumps(answer["diff"])
+        assert "SCMP_ACT_ALLOW" not in json.dumps(answer["diff"])
+        assert "TasksMax=512" in json.dumps(answer["diff"])
         assert (whole(host), host.calls) == (before, calls)
 
 

@@ -48,10 +48,14 @@ def load(path: Path) -> typing.Any:
 
 # -- roles ---------------------------------------------------------------------------------------
 def options_of(role: str) -> Json:
-    """Return the options of a role's entry point ``main``."""
+    """Return the options of a role's entry points, which agree where they share one."""
     specs = load(ROOT / "roles" / role / "meta" / "argument_specs.yml")
     assert specs, f"{role} has no meta/argument_specs.yml"
-    options: Json = specs["argument_specs"]["main"].get("options", {})
+    options: Json = {}
+    for name, entry in specs["argument_specs"].items():
+        for option, spec in entry.get("options", {}).items():
+            default = options.setdefault(option, spec).get("default")
+            assert spec.get("default") == default, f"{name}: {option}"
     return options
 
 

@@ -1,0 +1,216 @@
+# Copyright: (c) 2026, the Bulkhead authors
+# Apache License 2.0 (see LICENSE)
+"""The plan that takes everything of Bulkhead's off a host, and puts back what was there before.
+
+Decided from the observation's ``bulkhead.owned`` alone: no policy, no role. What somebody changed
+since is theirs by now; it is left as it is, and named. All or nothing: a plan with a blocked row has
+no operations.
+"""
+
+from __future__ import annotations
+
+import typing
+
+from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import OPTIONS
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import plan as plans
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
+
+VARIABLE = "bulkhead_uninstall"
+STOPS_CONTAINERS = "docker_harden_uninstall_stops_containers"
+HIDES_DATA = "docker_harden_uninstall_hides_data"
+
+_WHY = "uninstalled"
+
+#: Kinds of things that are owned, with the operation that gives one back.
+_GIVE_BACK = {
+    "json_key": "json_remove",
+    "file": "file_absent",
+    "mode": "mode_restore",
+    "subids": "subid_absent",
+    "user": "user_absent",
+    "group": "group_absent",
+}
+_NAMES = ("path", "key", "member", "user", "name")
+
+#: Keys whose value decides which containers and images the daemon finds again.
+_HIDING_KEYS = ("data-root", "exec-root", "storage-driver", "containerd-namespace")
+
+
+def plan(look: Json, *, stops_containers: bool = False, hides_data: bool = False) -> Json:
+    """Return the plan, schema ``bulkhead.plan/1``; an empty one where nothing of ours is left.
+
+    :param look: the observation, with ``engine``, ``daemon_config``, ``containers``, ``images``,
+        ``volumes`` and ``bulkhead``.
+    :param stops_containers: accept a restart of the daemon that ends running containers.
+    :param hides_data: accept that what a remapped daemon holds is hidden.
+    :raises PolicyError: what Bulkhead noted on the host cannot be read.
+    """
+    left = look.get("bulkhead")
+    if not left or left["state"] not in ("ok", "absent"):
+        state = left["state"] if left else None
+        reason = left["reason"] if left else "the section bulkhead was not read"
+        raise PolicyError("/var/lib/bulkhead", state, f"{reason}; sort that out first")
+    planner = _Planner(look, stops_containers, hides_data)
+    for role, items in sorted(left["owned"].items()):
+        for item in items:
+            planner.give_back(str(role), item)
+    return planner.finish()
+
+
+class _Planner:
+    def __init__(self, look: Json, stops_containers: bool, hides_data: bool) -> None:
+        self._look = look
+        self._engine: Json = look["engine"]
+        self._config: Json = look["daemon_config"]
+        self._stops_containers = stops_containers
+        self._hides_data = hides_data
+        self._running = self._engine["state"] == "running"
+        containers = look.get("containers") or []
+        self._containers = sorted(str(c["name"]) for c in containers)
+        alive = ("running", "paused", "restarting")
+        self._alive = sorted(str(c["name"]) for c in containers if c["state"] in alive)
+        self._plan = plans.empty()
+        self._plan["profile_reason"] = "everything of Bulkhead's is taken off"
+        self._keys: list[str] = []
+
+    # -- one thing -----------------------------------------------------------------------------
+    def give_back(self, role: str, item: Json) -> None:
+        """Plan one owned thing: given back, or left to whoever changed it."""
+        kind = str(item["kind"])
+        names = {name: item[name] for name in _NAMES if name in item}
+        theirs = self._not_ours(item)
+        if theirs:
+            self._row(role, item, "not_applicable", theirs)
+            self._operation("disown", role, kind=kind, **names)
+            return
+        self._row(role, item, "change", "put back as it was before")
+        if kind == "json_key":
+            self._keys.append(str(item["key"]))
+            names["observed"] = self._config["version"]
+        elif kind in ("file", "mode"):
+            names["observed"] = item["version"]
+        self._operation(_GIVE_BACK[kind], role, **names)
+
+    def _not_ours(self, item: Json) -> str | None:
+        if not item["intact"]:
+            return "somebody changed it since: it is left as it is"
+        if item["kind"] == "json_key" and item["path"] != self._config["path"]:
+            return f"the daemon reads {self._config['path']} by now: it is left as it is"
+        return None
+
+    def _operation(self, op: str, role: str, **fields: typing.Any) -> None:
+        self._plan["operations"].append(
+            {"op": op, "role": role, "undo": "live", "why": _WHY, **fields}
+        )
+
+    def _row(self, role: str, item: Json, state: str, reason: str, **more: typing.Any) -> None:
+        if role not in self._plan["roles"]:
+            self._plan["roles"].append(role)
+        self._plan["settings"].append(
+            plans.row(_shown(item), VARIABLE, state, reason=reason, **more)
+        )
+
+    # -- the daemon ----------------------------------------------------------------------------
+    def finish(self) -> Json:
+        """Plan what the daemon has to do, and drop everything when that is not safe."""
+        keys = sorted(set(self._keys))
+        restart = [key for key in keys if key not in OPTIONS or not OPTIONS[key].reload]
+        daemon = self._plan["daemon"]
+        daemon["allow_container_restart"] = self._stops_containers
+        if self._running and keys:
+            daemon["effect"] = "restart" if restart else "reload"
+            daemon["why"] = keys
+        blocked = self._blocked(bool(restart), "userns-remap" in keys)
+        if blocked:
+            self._plan["settings"].append(plans.row("uninstall", VARIABLE, "blocked", **blocked))
+            self._plan["operations"] = []
+            self._plan["daemon"] = plans.empty()["daemon"]
+        elif "userns-remap" in keys and self._remapped:
+            root = (self._engine.get("info") or {}).get("docker_root_dir")
+            self._plan["settings"].append(
+                plans.row(
+                    "data of the remapped daemon",
+                    VARIABLE,
+                    "not_applicable",
+                    reason=f"{root} is left, with its images, containers and volumes; it is yours to remove",
+                )
+            )
+        return self._plan
+
+    @property
+    def _remapped(self) -> bool:
+        return bool((self._engine.get("info") or {}).get("userns"))
+
+    def _blocked(self, restart: bool, remap: bool) -> Json | None:
+        """Return reason, affected names and accepting variable, or None when it is safe."""
+        if (
+            remap
+            and not self._running
+            and not self._hides_data
+            and self._engine["state"] != "absent"
+        ):
+            return {
+                "reason": f"Docker is {self._engine['state']}, so what would be hidden cannot be seen",
+                "accept": HIDES_DATA,
+            }
+        if not (restart and self._running):
+            return None
+        if remap and self._remapped:
+            if self._alive:
+                return {
+                    "reason": "these containers run in the user namespace that goes; stop them first",
+                    "affected": self._alive,
+                }
+            hidden = self._hidden()
+            if hidden and not self._hides_data:
+                return {
+                    "reason": "these would be hidden, not deleted, when userns-remap is off",
+                    "affected": hidden,
+                    "accept": HIDES_DATA,
+                }
+        foreign = self._foreign_and_hiding()
+        if foreign:
+            return {
+                "reason": f"the restart would also take up {', '.join(foreign)} that somebody changed in "
+                f"{self._config['path']} since the daemon started, and so hide what it holds now; "
+                "restart it yourself when that is meant, or take the change back",
+                "affected": self._containers,
+            }
+        kept = (self._engine["options"].get("live-restore") or {}).get("effective") is True
+        if self._alive and not kept and not self._stops_containers:
+            return {
+                "reason": "needs a restart of the daemon, which without live-restore ends these containers",
+                "affected": self._alive,
+                "accept": STOPS_CONTAINERS,
+            }
+        return None
+
+    def _hidden(self) -> list[str]:
+        names = [f"container {name}" for name in self._containers]
+        names += [
+            f"image {(image['tags'] or [image['id'][:19]])[0]}"
+            for image in self._look.get("images") or []
+            if not image["bulkhead"]
+        ]
+        return names + [f"volume {volume['name']}" for volume in self._look.get("volumes") or []]
+
+    def _foreign_and_hiding(self) -> list[str]:
+        """Return keys of others that the daemon has not read yet and that would hide its data."""
+        if self._engine["config_loaded"]:
+            return []
+        found = []
+        for key in _HIDING_KEYS:
+            entry = (self._config.get("keys") or {}).get(key) or {}
+            effective = (self._engine["options"].get(key) or {}).get("effective")
+            # A remapped daemon shows its own folder below the data root.
+            if entry and not str(effective).startswith(str(entry.get("value"))):
+                found.append(key)
+        return [key for key in found if key not in self._keys]
+
+
+def _shown(item: Json) -> str:
+    if item["kind"] == "json_key":
+        return ".".join(str(item[name]) for name in ("key", "member") if item.get(name))
+    words = {"file": "", "mode": "mode of ", "subids": "subordinate ids of "}
+    name = item.get("path") or item.get("user") or item.get("name")
+    return f"{words.get(item['kind'], item['kind'] + ' ')}{name}"
