@@ -55,7 +55,9 @@ def test_a_new_container_gets_the_default_limit(host: typing.Any, docker: Call) 
     docker("run -d --rm --name fresh lab:1")
     try:
         assert pids_max(host, docker, "fresh") == "2048"
-        limits = docker("exec fresh sh -c 'ulimit -Sn; ulimit -Hn'").split()
+        # Of its first process: on Docker 20.10 those of "docker exec" take the shim's limits instead.
+        pid = docker("inspect --format '{{.State.Pid}}' fresh")
+        limits = host.check_output(f"grep 'Max open files' /proc/{pid}/limits").split()[3:5]
         assert limits == ["65536", "524288"]
     finally:
         docker("rm -f fresh")
@@ -75,3 +77,11 @@ def test_logs_rotate(docker: Call) -> None:
         assert config == {"Type": "json-file", "Config": {"max-file": "5", "max-size": "10m"}}
     finally:
         docker("rm logs")
+
+
+@pytest.mark.parametrize("way", ["published", "bridge"])
+def test_no_request_was_lost(host: typing.Any, way: str) -> None:
+    host.check_output(f"systemctl stop probe-{way}")
+    seen = json.loads(host.file(f"/run/probe-{way}.json").content_string)
+    assert seen["asked"] > 100
+    assert seen["lost"] == 0, seen
