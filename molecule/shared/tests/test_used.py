@@ -79,7 +79,7 @@ def test_logs_rotate(docker: Call) -> None:
         docker("rm logs")
 
 
-@pytest.mark.parametrize("way", ["published", "bridge"])
+@pytest.mark.parametrize("way", ["outside", "bridge"])
 def test_no_request_was_lost(host: typing.Any, way: str) -> None:
     host.check_output(f"systemctl stop probe-{way}")
     seen = json.loads(host.file(f"/run/probe-{way}.json").content_string)
