@@ -72,6 +72,9 @@ def perform(host: Host, request: Json) -> Json:
         if os.geteuid() != 0:
             raise HostError("only root can do this; set become: true")
         _refuse_early(host, request)
+    except HostError as exc:
+        return transaction.refusal("precheck", str(exc))
+    try:
         make_state_directories(host)
         run = Run(host, new_id(host.now()))
         run.ask(request)
