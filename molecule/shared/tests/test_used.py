@@ -79,9 +79,17 @@ def test_logs_rotate(docker: Call) -> None:
         docker("rm logs")
 
 
-@pytest.mark.parametrize("way", ["outside", "bridge"])
-def test_no_request_was_lost(host: typing.Any, way: str) -> None:
-    host.check_output(f"systemctl stop probe-{way}")
-    seen = json.loads(host.file(f"/run/probe-{way}.json").content_string)
-    assert seen["asked"] > 100
-    assert seen["lost"] == 0, seen
+def test_no_request_was_lost(host: typing.Any) -> None:
+    """Within the 2 seconds that a client waits, and as long as this host took for one by itself.
+
+    Emulated, it is slow by itself at times: that is what the requests to the container's own address
+    show, which meet no rule of Docker's.
+    """
+    seen: dict[str, Json] = {}
+    for way in ("outside", "bridge"):
+        host.check_output(f"systemctl stop probe-{way}")
+        seen[way] = json.loads(host.file(f"/run/probe-{way}.json").content_string)
+        assert seen[way]["asked"] > 100
+        assert seen[way]["lost"] == 0, seen
+    limit = 2.0 + seen["bridge"]["slowest"]
+    assert [took for took in seen["outside"]["slow"] if took > limit] == [], seen
