@@ -381,6 +381,8 @@ def fake_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> typing.Iterato
     script.write_text(
         "import socket, sys\n"
         "listener = socket.socket()\n"
+        # As QEMU does: a connection that was closed from here must not keep the port.
+        "listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n"
         "try:\n"
         "    listener.bind(('127.0.0.1', int(sys.argv[1])))\n"
         "except OSError:\n"
