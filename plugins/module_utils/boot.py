@@ -41,9 +41,7 @@ ExecStart=%(command)s
 def arm(host: Host, command: list[str]) -> None:
     """Have a command run at the next boot."""
     text = _TEXT % {"state": ledger_module.STATE_DIRECTORY, "command": " ".join(command)}
-    staged = _UNITS + "/.bulkhead-recover.new"
-    files.stage(host, staged, text.encode("ascii"), _META)
-    files.swap(host, staged, PATH)
+    files.place(host, PATH, text.encode("ascii"), _META)
     if files.status(host, WANTS) is None:
         files.make_directory(host, WANTS, 0o755)
     if files.status(host, LINK) is None:

@@ -56,8 +56,6 @@ if sys.argv[1:2] != ["recover"] or os.environ.get("SERVICE_RESULT") != "success"
     sys.exit(main(Host(), sys.argv[0], sys.executable, sys.argv[1:]))
 """
 
-_META = files.Meta(mode=0o600, uid=0, gid=0, mtime_ns=0, atime_ns=0, xattrs={})
-
 
 def perform(host: Host, request: Json) -> Json:
     """Do what a request asks for, detached where systemd runs the host; see runner.perform.
@@ -145,11 +143,8 @@ def install(host: Host) -> str:
         repr([sys.implementation.cache_tag, sorted(sources.items())]).encode("utf-8")
     ).hexdigest()
     path = "%s/%s.pyz" % (DIRECTORY, name[:32])
-    st = files.status(host, path)
-    if st is None:
-        staged = "%s/.%s.new" % (DIRECTORY, name[:32])
-        files.stage(host, staged, _archive(sources), _META)
-        files.swap(host, staged, path)
+    if files.status(host, path) is None:
+        files.place(host, path, _archive(sources), files.PRIVATE)
     return path
 
 

@@ -39,27 +39,23 @@ def perform(
     """
     if request["action"] == "purge":
         return purge(host, check_mode=bool(request.get("check_mode")))
+    common: Json = {
+        "check_mode": bool(request.get("check_mode")),
+        "health_timeout": float(request["health_timeout"]),
+        "daemon_timeout": float(request["daemon_timeout"]),
+        "identifier": identifier,
+        "boot": at_boot,
+    }
     if request["action"] == "undo":
         return undo(
             host,
             str(request["undo"]),
-            check_mode=bool(request.get("check_mode")),
             allow_container_restart=bool(request.get("undo_stops_containers")),
             accept_hidden_data=bool(request.get("undo_hides_data")),
-            health_timeout=float(request["health_timeout"]),
-            daemon_timeout=float(request["daemon_timeout"]),
-            identifier=identifier,
-            boot=at_boot,
+            **common,
         )
-    return transaction.apply(
-        host,
-        request["plan"] if request["action"] == "apply" else EMPTY_PLAN,
-        check_mode=bool(request.get("check_mode")),
-        health_timeout=float(request["health_timeout"]),
-        daemon_timeout=float(request["daemon_timeout"]),
-        identifier=identifier,
-        boot=at_boot,
-    )
+    plan = request["plan"] if request["action"] == "apply" else EMPTY_PLAN
+    return transaction.apply(host, plan, **common)
 
 
 def recover(host: Host, identifier: str | None, why: str) -> None:

@@ -36,8 +36,6 @@ REQUEST_NAME = "request.json"
 #: Largest answer, in bytes. The controller accepts no larger one either.
 _MAX_BYTES = 24 * 1024 * 1024
 
-_PRIVATE = files.Meta(mode=0o600, uid=0, gid=0, mtime_ns=0, atime_ns=0, xattrs={})
-
 
 def new_id(now: float) -> str:
     """Return the id of a run that begins now; ids sort by age, down to the microsecond."""
@@ -138,10 +136,8 @@ class Run:
             os.close(descriptor)
 
     def _write(self, name: str, document: Json) -> None:
-        staged = self._path("." + name)
         content = json.dumps(document).encode("ascii")  # the order of keys is the plan's
-        files.stage(self._host, staged, content, _PRIVATE)
-        files.swap(self._host, staged, self._path(name))
+        files.place(self._host, self._path(name), content, files.PRIVATE)
 
     def _read(self, name: str) -> Json | None:
         try:

@@ -286,22 +286,17 @@ def reason_of(exc: Exception) -> str:
     return "%s: %s" % (type(exc).__name__, exc)
 
 
-def health_after_undo(
-    host: Host, undo: Undo, timeout: float, expected: list[Json] | None = None
-) -> list[str]:
-    """Check that the daemon and the containers of before are back; return what is not, as texts.
-
-    :param expected: the containers; None means those of which the journal says that they ran.
-    """
+def health_after_undo(host: Host, undo: Undo, timeout: float) -> list[str]:
+    """Check that the daemon and the containers of before are back; return what is not, as texts."""
     begin = undo.begin
     if begin["daemon"]["state"] != "running":
         return []
-    if expected is None:
-        expected = begin["stable"]
     try:
         undo.daemon.api.get("/_ping")
         restarts = undo.daemon.history
-        return health.wait_for_containers(host, undo.daemon.api, expected, timeout, restarts)[1:]
+        return health.wait_for_containers(
+            host, undo.daemon.api, begin["stable"], timeout, restarts
+        )[1:]
     except (ApiError, HostError) as exc:
         return ["after the rollback: %s" % exc]
 

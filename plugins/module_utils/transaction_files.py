@@ -47,6 +47,10 @@ class Meta(typing.NamedTuple):
         return cls(**{name: value[name] for name in cls._fields})
 
 
+#: Metadata of what only root may read.
+PRIVATE = Meta(mode=0o600, uid=0, gid=0, mtime_ns=0, atime_ns=0, xattrs={})
+
+
 def split(path: str) -> tuple[str, str]:
     """Return directory and name of a path."""
     return os.path.dirname(path), os.path.basename(path)
@@ -168,6 +172,14 @@ def swap(host: Host, staged: str, path: str) -> None:
     with directory(host, parent) as descriptor:
         os.rename(os.path.basename(staged), name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
         os.fsync(descriptor)
+
+
+def place(host: Host, path: str, content: bytes, meta: Meta) -> None:
+    """Write a whole file, and only then put it in the place of the one that is there."""
+    parent, name = split(path)
+    staged = "%s/.%s.new" % (parent, name)
+    stage(host, staged, content, meta)
+    swap(host, staged, path)
 
 
 def make_link(host: Host, target: str, path: str) -> None:

@@ -50,9 +50,6 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_jso
 
 Json = dict[str, typing.Any]
 
-#: Metadata of what only root may read.
-PRIVATE = files.Meta(mode=0o600, uid=0, gid=0, mtime_ns=0, atime_ns=0, xattrs={})
-
 
 def digest(content: bytes | None) -> str | None:
     """Return the SHA-256 of a file's content; None for an absent file."""
@@ -138,7 +135,7 @@ class Journal:
                     ledger_module.IMAGES_NAME,
                     len(self._images) + 1,
                 )
-                files.stage(self._host, name, content, PRIVATE)
+                files.stage(self._host, name, content, files.PRIVATE)
                 self._images[path] = {
                     "image": name,
                     "sha256": digest(content),
@@ -551,6 +548,4 @@ class Undo:
 def write_ledger(host: Host, ledger: Json) -> None:
     """Replace the ledger as a whole."""
     content = (json.dumps(ledger, indent=1, sort_keys=True) + "\n").encode("ascii")
-    staged = ledger_module.LEDGER + ".new"
-    files.stage(host, staged, content, PRIVATE)
-    files.swap(host, staged, ledger_module.LEDGER)
+    files.place(host, ledger_module.LEDGER, content, files.PRIVATE)

@@ -37,7 +37,6 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_con
     wanted_mode,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_journal import (
-    PRIVATE,
     Journal,
     digest,
     explicit_reload,
@@ -140,7 +139,7 @@ def _add_ranges(tx: Transaction, operation: Operation) -> None:
     ):
         for path in SUBID_FILES:  # usermod wants the files to be there
             if tx.images[path] is None:
-                files.stage(tx.host, path, b"", PRIVATE._replace(mode=0o644))
+                files.stage(tx.host, path, b"", files.PRIVATE._replace(mode=0o644))
         tx.accounts.add_ranges(fields["user"], fields["subuid"], fields["subgid"])
     tx.ownership.put(operation["role"], dict(fields, kind="subids", created=created))
 
@@ -198,7 +197,7 @@ def _put(tx: Transaction, target: Target, **fields: typing.Any) -> bool:
     if not target.differs(tx.accounts):
         return False
     journal = tx.writer()
-    meta = target.meta(tx.accounts) if target.content is not None else PRIVATE
+    meta = target.meta(tx.accounts) if target.content is not None else files.PRIVATE
     journal.replace(target.path, target.content, meta, target.staged, **fields)
     tx.changed = True
     return True
@@ -379,7 +378,7 @@ def commit(tx: Transaction) -> str:
     ledger["last_transaction"] = tx.last_transaction("committed")
     content = (json.dumps(ledger, indent=1, sort_keys=True) + "\n").encode("ascii")
     journal = tx.writer()
-    journal.replace(ledger_module.LEDGER, content, PRIVATE)
+    journal.replace(ledger_module.LEDGER, content, files.PRIVATE)
     touched = changed_items(tx.ledger["owned"], ledger["owned"])
     journal.write({"record": "committed", "touched": touched, "keys": _changes(tx)})
     with contextlib.suppress(OSError, HostError):
