@@ -71,6 +71,8 @@ def wait_for_containers(
     expected: list[Json],
     timeout: float,
     restarts: typing.Sequence[Restart] = (),
+    *,
+    revive: bool = False,
 ) -> list[str]:
     """Wait until containers are as well as before; return a summary, then what is to be noted.
 
@@ -79,8 +81,10 @@ def wait_for_containers(
 
     :param expected: ``[{"id", "name", ...}]``, the containers that ran before.
     :param restarts: those of this transaction, the oldest first.
-    :raises HostError: some do not run within ``timeout`` seconds, or were ended by a restart that
-        should have kept them; with their names.
+    :param revive: start those again, too, that a restart ended although it should have kept them:
+        an undo gives back what ran, where a change that ends containers must fail.
+    :raises HostError: some do not run within ``timeout`` seconds, or (without ``revive``) were ended
+        by a restart that should have kept them; with their names.
     """
     if not expected:
         return ["no container ran before"]
@@ -90,17 +94,19 @@ def wait_for_containers(
     missing = expected
     while True:
         states = [(item, _fate(api, str(item["id"]), restarts)) for item in missing]
-        lost = _names(item for item, fate in states if fate == "lost")
-        if lost:
+        lost = _names(item for item, fate in states if fate in ("lost", "revived"))
+        if lost and not revive:
             raise HostError("the daemon's restart ended these containers: %s" % lost)
         for item, fate in states:
+            if fate == "revived":
+                notes.append("%s was ended by the restart, and runs again" % item["name"])
             if fate in _LEFT:
                 notes.append("%s %s, and is left so" % (item["name"], _LEFT[fate]))
-            if fate == "stopped" and item["id"] not in tried:
+            if fate in ("stopped", "lost") and item["id"] not in tried:
                 tried.add(str(item["id"]))
                 with contextlib.suppress(ApiError):
                     api.request("POST", "/containers/%s/start" % item["id"])
-        missing = [item for item, fate in states if fate in ("stopped", "failing")]
+        missing = [item for item, fate in states if fate in ("stopped", "lost", "failing")]
         if not missing:
             return ["%d containers run as before" % (len(expected) - len(notes)), *notes]
         if host.monotonic() > deadline:
@@ -115,7 +121,8 @@ def _names(containers: typing.Iterable[Json]) -> str:
 def _fate(api: DockerApi, identifier: str, restarts: typing.Sequence[Restart]) -> str:
     """Return what became of a container that ran before.
 
-    ``runs``; ``stopped`` (by a restart of ours); ``lost`` (by one that should have kept it);
+    ``runs``; ``stopped`` (by a restart of ours); ``lost`` (by one that should have kept it), or
+    ``revived`` if it was started again since;
     ``failing`` (started since, and does not stay up); ``ended`` or ``removed`` (not our doing).
     """
     try:
@@ -131,7 +138,9 @@ def _fate(api: DockerApi, identifier: str, restarts: typing.Sequence[Restart]) -
         # One that was started again shows no exit code of its former life.
         code = state.get("ExitCode")
         own = not runs and isinstance(code, int) and 0 <= code < _FIRST_SIGNAL_CODE
-        return "ended" if own else "lost"
+        if own:
+            return "ended"
+        return "revived" if runs else "lost"
     if runs:
         return "runs"
     if cause is not None:

@@ -295,7 +295,7 @@ def health_after_undo(host: Host, undo: Undo, timeout: float) -> list[str]:
         undo.daemon.api.get("/_ping")
         restarts = undo.daemon.history
         return health.wait_for_containers(
-            host, undo.daemon.api, begin["stable"], timeout, restarts
+            host, undo.daemon.api, begin["stable"], timeout, restarts, revive=True
         )[1:]
     except (ApiError, HostError) as exc:
         return ["after the rollback: %s" % exc]

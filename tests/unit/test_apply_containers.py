@@ -76,10 +76,10 @@ def running(finished: float | None = None, started: float = 500.0) -> Json:
     return {**state, "FinishedAt": at(finished) if finished else "0001-01-01T00:00:00Z"}
 
 
-def wait(api: Api, *restarts: Restart) -> list[str]:
+def wait(api: Api, *restarts: Restart, revive: bool = False) -> list[str]:
     expected = [{"id": "a1", "name": "web"}]
     return health.wait_for_containers(
-        Clock(), typing.cast(typing.Any, api), expected, 30.0, restarts
+        Clock(), typing.cast(typing.Any, api), expected, 30.0, restarts, revive=revive
     )
 
 
@@ -210,3 +210,15 @@ def test_a_recovery_starts_nothing_that_ended_before_it(monkeypatch: pytest.Monk
         assert answer["transaction"]["outcome"] == "recovered", answer["msg"]
         assert set(host.pids()) == {"web"}
         assert "stopped does not run" in answer["transaction"]["steps"][1]["detail"]
+
+
+def test_an_undo_gives_back_what_a_restart_should_have_kept() -> None:
+    """A container whose shim died ran before, so it runs after the rollback, and that is said."""
+    said = wait(api := Api(ended(1005.0)), KEPT, revive=True)
+    assert api.started == 1
+    assert said[1:] == ["web was ended by the restart, and runs again"]
+    said = wait(api := Api(running(finished=1005.0, started=1006.0)), KEPT, revive=True)
+    assert api.started == 0
+    assert said[1:] == ["web was ended by the restart, and runs again"]
+    with pytest.raises(HostError, match="do not run again: web"):
+        wait(Api(ended(1005.0), broken=True), KEPT, revive=True)
