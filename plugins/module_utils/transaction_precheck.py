@@ -41,6 +41,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_con
     wanted_mode,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_daemon import (
+    UNIT,
     Daemon,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_journal import (
@@ -130,12 +131,28 @@ def check_daemon(tx: Transaction) -> None:
         raise HostError(
             "systemd does not run this host, and no other way to reload Docker is known"
         )
+    if effect != "none" and tx.running and tx.systemd:
+        _check_unit(tx)
     reloads = effect == "reload" or tx.plan.live_restore_first
     if reloads and tx.running and "authorization-plugins" in tx.flags:
         raise HostError(
             "authorization-plugins is a flag in %s: a reload would drop these plugins; move it to "
             "daemon.json first" % tx.flags["authorization-plugins"]
         )
+
+
+def _check_unit(tx: Transaction) -> None:
+    """A daemon may outlive its unit's file, but then systemd neither reloads nor restarts it."""
+    unit = (tx.before.get("units") or {}).get(UNIT)
+    if unit is None:
+        raise HostError("the look could not read the units: " + _unread(tx, "units"))
+    fixes = {
+        "masked": "run systemctl unmask %s, or leave Docker alone on this host" % UNIT,
+        "not-found": "the daemon runs, but its unit is gone: install Docker's package again",
+    }
+    if unit["load_state"] != "loaded":
+        fix = fixes.get(unit["load_state"], "see systemctl status %s" % UNIT)
+        raise HostError("%s is %s; %s" % (UNIT, unit["load_state"], fix))
 
 
 def _check_versions(tx: Transaction) -> None:

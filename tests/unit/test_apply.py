@@ -248,6 +248,17 @@ def test_refuses_a_full_disk(used: ActHost, monkeypatch: pytest.MonkeyPatch) -> 
     refused(used, plan(json_set(used, "icc", False)), "1000 bytes")
 
 
+@pytest.mark.parametrize(("state", "fix"), [("masked", "unmask"), ("not-found", "install")])
+@pytest.mark.parametrize("effect", ["reload", "restart"])
+def test_refuses_a_daemon_without_its_unit(
+    used: ActHost, state: str, fix: str, effect: str
+) -> None:
+    """It runs on, but systemd would neither reload it nor start it again."""
+    used.service.update(LoadState=state)
+    raw = plan(json_set(used, "live-restore", True), effect=effect)
+    refused(used, raw, "docker.service", state, fix)
+
+
 def test_refuses_an_unknown_key(used: ActHost) -> None:
     raw = plan(json_set(used, "default-pids-limit", 100))
     refused(used, raw, "default-pids-limit", "26.1.5", "would not start")
