@@ -74,10 +74,15 @@ def perform(host: Host, request: Json) -> Json:
         return transaction.refusal("precheck", str(exc))
     try:
         make_state_directories(host)
-        run = Run(host, new_id(host.now()))
+    except (HostError, OSError) as exc:
+        return transaction.refusal("lock", transaction.reason_of(exc))
+    run = Run(host, new_id(host.now()))
+    try:
         run.ask(request)
         archive = install(host)
     except (HostError, OSError) as exc:
+        with contextlib.suppress(HostError, OSError):
+            run.forget()
         return transaction.refusal("lock", transaction.reason_of(exc))
     with run.held():
         try:

@@ -153,16 +153,21 @@ def stage(host: Host, path: str, content: bytes, meta: Meta, keep_times: bool = 
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=descriptor)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(name, flags, 0o600, dir_fd=descriptor), "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            opened = stream.fileno()
-            os.fchown(opened, meta.uid, meta.gid)
-            _write_xattrs(opened, meta.xattrs)
-            os.fchmod(opened, meta.mode)
-            if keep_times:
-                os.utime(opened, ns=(meta.atime_ns, meta.mtime_ns))
-            os.fsync(opened)
+        try:
+            with os.fdopen(os.open(name, flags, 0o600, dir_fd=descriptor), "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                opened = stream.fileno()
+                os.fchown(opened, meta.uid, meta.gid)
+                _write_xattrs(opened, meta.xattrs)
+                os.fchmod(opened, meta.mode)
+                if keep_times:
+                    os.utime(opened, ns=(meta.atime_ns, meta.mtime_ns))
+                os.fsync(opened)
+        except OSError as exc:  # a full disk: leave nothing half written, and say where
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=descriptor)
+            raise OSError(exc.errno, exc.strerror, path) from exc
         os.fsync(descriptor)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     ledger,
     runner,
     runs,
+    transaction_files,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Completed
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import EMPTY_PLAN
@@ -325,3 +327,26 @@ def test_an_undo_of_nothing_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> N
         answer = detach.perform(host, {**request(), "action": "undo", "undo": "last"})
         assert "no committed transaction" in answer["msg"]
         assert host.tree(everything=True) == before
+
+
+@pytest.mark.parametrize("full_at", ["request.json", ".pyz"])
+def test_a_full_disk_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, full_at: str) -> None:
+    written = transaction_files.stage
+
+    def stage(to: typing.Any, path: str, content: bytes, *more: typing.Any) -> None:
+        if full_at in path:
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "fsync", full)
+                written(to, path, content, *more)
+        written(to, path, content, *more)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(transaction_files, "stage", stage)
+    with act_host("{}", ["web"]) as host:
+        Unit(host, monkeypatch)
+        answer = detach.perform(host, request(change(host)))
+        assert leftovers(host) == []
+    assert answer["transaction"]["outcome"] == "refused"
+    assert "No space left on device (/var/lib/bulkhead/" in answer["msg"]
