@@ -100,9 +100,9 @@ class Daemon:
 
     # -- systemd -------------------------------------------------------------------------------
     def properties(self) -> dict[str, str]:
-        """Return ActiveState, SubState, MainPID and Result of the daemon's unit."""
+        """Return ActiveState, SubState, MainPID, Result and CanReload of the daemon's unit."""
         done = self._host.run(
-            ["systemctl", "show", UNIT, "--property=ActiveState,SubState,MainPID,Result"]
+            ["systemctl", "show", UNIT, "--property=ActiveState,SubState,MainPID,Result,CanReload"]
         )
         if done.rc != 0:
             raise HostError("systemctl show %s: %s" % (UNIT, done.err.strip()))

@@ -153,6 +153,12 @@ def _check_unit(tx: Transaction) -> None:
     if unit["load_state"] != "loaded":
         fix = fixes.get(unit["load_state"], "see systemctl status %s" % UNIT)
         raise HostError("%s is %s; %s" % (UNIT, unit["load_state"], fix))
+    # Where the package's unit is missing, systemd makes one from Debian's init script.
+    if tx.daemon.properties().get("CanReload") == "no":
+        raise HostError(
+            "%s (%s) has no ExecReload, so the daemon cannot be told to read its file: install "
+            "Docker's package again, or add one" % (UNIT, unit["fragment"])
+        )
 
 
 def _check_versions(tx: Transaction) -> None:

@@ -259,6 +259,15 @@ def test_refuses_a_daemon_without_its_unit(
     refused(used, raw, "docker.service", state, fix)
 
 
+def test_refuses_a_unit_that_cannot_reload(used: ActHost) -> None:
+    """As systemd makes one of an init script when the package's unit is missing."""
+    generated = "/run/systemd/generator.late/docker.service"
+    used.service.update(CanReload="no", FragmentPath=generated)
+    used.write(generated, "[Service]\nExecStart=/etc/init.d/docker start\n")
+    raw = plan(json_set(used, "live-restore", True), effect="reload")
+    refused(used, raw, "docker.service", generated, "ExecReload")
+
+
 def test_refuses_an_unknown_key(used: ActHost) -> None:
     raw = plan(json_set(used, "default-pids-limit", 100))
     refused(used, raw, "default-pids-limit", "26.1.5", "would not start")
