@@ -72,12 +72,9 @@ def perform(host: Host, request: Json) -> Json:
         _refuse_early(host, request)
     except HostError as exc:
         return transaction.refusal("precheck", str(exc))
-    try:
-        make_state_directories(host)
-    except (HostError, OSError) as exc:
-        return transaction.refusal("lock", transaction.reason_of(exc))
     run = Run(host, new_id(host.now()))
     try:
+        make_state_directories(host)
         run.ask(request)
         archive = install(host)
     except (HostError, OSError) as exc:

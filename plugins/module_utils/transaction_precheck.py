@@ -127,11 +127,7 @@ def check_daemon(tx: Transaction) -> None:
             "the daemon is not well before the change (%s); repair it first, or nobody can tell "
             "what the change does" % tx.engine.get("reason")
         )
-    if effect != "none" and tx.running and not tx.systemd:
-        raise HostError(
-            "systemd does not run this host, and no other way to reload Docker is known"
-        )
-    if effect != "none" and tx.running and tx.systemd:
+    if effect != "none" and tx.running:
         _check_unit(tx)
     reloads = effect == "reload" or tx.plan.live_restore_first
     if reloads and tx.running and "authorization-plugins" in tx.flags:
@@ -143,6 +139,10 @@ def check_daemon(tx: Transaction) -> None:
 
 def _check_unit(tx: Transaction) -> None:
     """A daemon may outlive its unit's file, but then systemd neither reloads nor restarts it."""
+    if not tx.systemd:
+        raise HostError(
+            "systemd does not run this host, and no other way to reload Docker is known"
+        )
     unit = (tx.before.get("units") or {}).get(UNIT)
     if unit is None:
         raise HostError("the look could not read the units: " + _unread(tx, "units"))
