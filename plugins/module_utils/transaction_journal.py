@@ -545,7 +545,11 @@ class Undo:
             write_ledger(self._host, ledger)
 
 
+def ledger_content(ledger: Json) -> bytes:
+    """Return the ledger as its file holds it."""
+    return (json.dumps(ledger, indent=1, sort_keys=True) + "\n").encode("ascii")
+
+
 def write_ledger(host: Host, ledger: Json) -> None:
     """Replace the ledger as a whole."""
-    content = (json.dumps(ledger, indent=1, sort_keys=True) + "\n").encode("ascii")
-    files.place(host, ledger_module.LEDGER, content, files.PRIVATE)
+    files.place(host, ledger_module.LEDGER, ledger_content(ledger), files.PRIVATE)

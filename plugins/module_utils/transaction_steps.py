@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import os
 import stat as stat_module
 import typing
@@ -40,6 +39,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_jou
     Journal,
     digest,
     explicit_reload,
+    ledger_content,
     loaded_content,
     proof,
     staged_path,
@@ -376,9 +376,8 @@ def commit(tx: Transaction) -> str:
     ledger["directories"] = [path for path in known if files.status(tx.host, path) is not None]
     ledger["loaded"] = _loaded(tx)
     ledger["last_transaction"] = tx.last_transaction("committed")
-    content = (json.dumps(ledger, indent=1, sort_keys=True) + "\n").encode("ascii")
     journal = tx.writer()
-    journal.replace(ledger_module.LEDGER, content, files.PRIVATE)
+    journal.replace(ledger_module.LEDGER, ledger_content(ledger), files.PRIVATE)
     touched = changed_items(tx.ledger["owned"], ledger["owned"])
     journal.write({"record": "committed", "touched": touched, "keys": _changes(tx)})
     with contextlib.suppress(OSError, HostError):
