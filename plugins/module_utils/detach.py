@@ -15,6 +15,7 @@ import importlib.util
 import io
 import marshal
 import os
+import select
 import struct
 import sys
 import typing
@@ -86,9 +87,22 @@ def perform(host: Host, request: Json) -> Json:
             answer = _attend(host, run, archive)
         except (HostError, OSError) as exc:
             return transaction.refusal("unit", transaction.reason_of(exc), run.identifier)
+        if not is_heard():
+            return dict(answer, earlier=[])
         run.forget()
     _forget_old_archives(host, archive)
     return dict(answer, earlier=collect(host))
+
+
+def is_heard(descriptor: int = 1) -> bool:
+    """Tell whether somebody still reads what this process prints.
+
+    The SSH server closes the pipe of a command whose client is gone. Then the answer stays on the host, for
+    the next run to collect.
+    """
+    output = select.poll()
+    output.register(descriptor, 0)  # errors and a hang-up are reported in any case
+    return not output.poll(0)
 
 
 def _refuse_early(host: Host, request: Json) -> None:

@@ -16,6 +16,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     boot,
     detach,
     ledger,
+    look,
     runner,
     runs,
     transaction_files,
@@ -104,6 +105,29 @@ def leftovers(host: ActHost) -> list[str]:
         if os.path.lexists(host.path(path)):
             names.append(path)
     return names
+
+
+def test_a_pipe_that_nobody_reads_is_noticed() -> None:
+    reader, writer = os.pipe()
+    assert detach.is_heard(writer)
+    os.close(reader)
+    assert not detach.is_heard(writer)
+    os.close(writer)
+
+
+def test_an_answer_that_nobody_reads_is_kept_for_the_next_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The controller is gone, but the module on the host lives until the end."""
+    with act_host("{}", ["web"]) as host:
+        Unit(host, monkeypatch)
+        with monkeypatch.context() as gone:
+            gone.setattr(detach, "is_heard", lambda: False)
+            lost = detach.perform(host, request(change(host)))["transaction"]
+        assert look.observe(host, ["bulkhead"])["bulkhead"]["unfetched_answers"] == [lost["id"]]
+        (found,) = detach.perform(host, request())["earlier"]
+        assert (found["id"], found["outcome"]) == (lost["id"], "committed")
+        assert leftovers(host) == []
 
 
 def test_an_answer_comes_back_and_nothing_lies_about(monkeypatch: pytest.MonkeyPatch) -> None:
