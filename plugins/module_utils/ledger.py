@@ -56,7 +56,7 @@ NO_CONFIG = "absent"
 #: A transaction's id: UTC time, then microseconds, so that names sort by age.
 TRANSACTION_ID = re.compile(r"\A\d{8}T\d{6}Z-\d{6}\Z")
 
-_SHOWN_FIELDS = ("kind", "path", "key", "member", "user", "name")
+_SHOWN_FIELDS = ("kind", "path", "key", "member", "user", "name", "flags")
 _SCHEMA = re.compile(r"\Abulkhead\.ledger/(\d+)\Z")
 _ANY_JOURNAL = re.compile(r"\Abulkhead\.journal/\d+\Z")
 
@@ -286,7 +286,7 @@ def owned_items(
 ) -> dict[str, list[dict[str, typing.Any]]]:
     """Return what each role owns, for the observation: no values, only whether they are intact.
 
-    ``{ROLE: [{"kind", "path"?, "key"?, "member"?, "user"?, "name"?, "version"?, "intact": bool}]}``;
+    ``{ROLE: [{"kind", "path"?, "key"?, "member"?, "user"?, "name"?, "flags"?, "version"?, "intact"}]}``;
     ``version`` is that of the file at ``path``; ``intact`` is false when somebody changed or removed
     the thing since. Reads the files it names; never raises.
     """

@@ -58,9 +58,9 @@ _SHORT = {
     "v": "version",
 }
 
-#: Flags that are no option of daemon.json.
-_COMMANDS = frozenset({"config-file", "help", "restart", "validate", "version"})
-_COMMAND_SWITCHES = _COMMANDS - {"config-file"}
+#: Flags (by long name) that are no option of daemon.json.
+COMMANDS = frozenset({"config-file", "help", "restart", "validate", "version"})
+_COMMAND_SWITCHES = COMMANDS - {"config-file"}
 
 #: Options whose value is, or may hold, an address with a user and password in front.
 _ADDRESSES = frozenset(
@@ -85,19 +85,25 @@ def parse_flags(words: typing.Sequence[Word]) -> tuple[dict[str, Setting], str]:
     """
     settings: dict[str, Setting] = {}
     config_file = CONFIG_FILE
-    for name, text, word in _flags(list(words)):
+    for name, text, word in flags_of(words):
         if name == "config-file":
             config_file = text
-        elif name not in _COMMANDS:
-            key = _KEYS.get(name, name)
+        elif name not in COMMANDS:
+            key = key_of(name)
             before = settings[key].value if key in settings else None
             settings[key] = Setting(_convert(key, text, before), word.source, word.where)
     return settings, config_file
 
 
-def _flags(words: list[Word]) -> list[tuple[str, str, Word]]:
+def key_of(name: str) -> str:
+    """Return the key of daemon.json for the long name of a flag."""
+    return _KEYS.get(name, name)
+
+
+def flags_of(arguments: typing.Sequence[Word]) -> list[tuple[str, str, Word]]:
     """Take arguments apart into (long name, value, the word that names the flag)."""
     found = []
+    words = list(arguments)
     while words:
         word = words.pop(0)
         if word.text == "--":
@@ -135,7 +141,7 @@ def _take(words: list[Word]) -> str:
 
 
 def _is_switch(name: str) -> bool:
-    option = OPTIONS.get(_KEYS.get(name, name))
+    option = OPTIONS.get(key_of(name))
     return name in _COMMAND_SWITCHES or (option is not None and option.kind == "boolean")
 
 

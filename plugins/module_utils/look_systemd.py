@@ -219,6 +219,8 @@ class Service:
         if not commands:
             raise UnreadableError("no ExecStart in %s" % ", ".join(files))
         self.environment = self._environment(inline, env_files)
+        #: what stands before the program, of "-", "@", ":", "+", "!" and "|"
+        self.prefix = ""
         self.words = self._resolve(commands[-1])
 
     def _environment(
@@ -254,7 +256,7 @@ class Service:
     def _resolve(self, command: Variable) -> list[Word]:
         words = split_words(command.value)
         prefix = re.match(r"[-@:+!|]*", words[0]) if words else None
-        marks = prefix.group(0) if prefix else ""
+        marks = self.prefix = prefix.group(0) if prefix else ""
         words[:1] = [words[0][len(marks) :]] if words else []
         if "@" in marks:  # the second word is only argv[0]
             del words[1:2]

@@ -27,7 +27,7 @@ class State(typing.NamedTuple):
     """One file before and after. A content is None when the file is absent.
 
     ``mode`` is a text such as ``0644 root:root``; ``foreign``: the former content is not what we wrote;
-    ``put_back``: the new content is that of a before-image.
+    ``put_back``: the new content is that of a before-image; ``secret``: neither content is shown.
     """
 
     path: str
@@ -37,6 +37,7 @@ class State(typing.NamedTuple):
     put_back: bool
     mode_before: str | None
     mode_after: str | None
+    secret: bool = False
 
 
 def row(path: str, before: str, after: str) -> Json:
@@ -46,10 +47,11 @@ def row(path: str, before: str, after: str) -> Json:
 
 def file_row(state: State) -> Json:
     """Return the difference of a file that a plan places or removes."""
-    before = _text(state.before)
+    before, after = _text(state.before), _text(state.after)
+    if state.secret:
+        before, after = (_HIDDEN + "\n" if text else "" for text in (before, after))
     if state.foreign and state.before is not None and state.before != state.after:
         before = "(%d bytes that Bulkhead did not write)\n" % len(state.before)
-    after = _text(state.after)
     if state.put_back and state.after is not None:
         after = "(%d bytes as they were before)\n" % len(state.after)
     if state.mode_before != state.mode_after and state.before is not None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 import typing
 
+from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import OPTIONS
+from ansible_collections.bulkhead.hardening.plugins.module_utils.flags_dropin import FLAGS_DROPIN
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import HostError
 
 PLAN_SCHEMA = "bulkhead.plan/1"
@@ -186,6 +188,17 @@ def _versions(value: typing.Any) -> str | None:
     return _text(value["subuid"]) or _text(value["subgid"])
 
 
+def _flags_path(value: typing.Any) -> str | None:
+    return None if value == FLAGS_DROPIN else "is not " + FLAGS_DROPIN
+
+
+def _keys(value: typing.Any) -> str | None:
+    if not isinstance(value, list) or not value or len(set(map(str, value))) != len(value):
+        return "is not a list of different keys"
+    unknown = [str(key) for key in value if key not in OPTIONS]
+    return "names no option of dockerd: %s" % ", ".join(unknown) if unknown else None
+
+
 def _or_null(check: _Check) -> _Check:
     return lambda value: None if value is None else check(value)
 
@@ -214,6 +227,7 @@ _OPERATIONS: dict[str, dict[str, _Check]] = {
         "observed": _text,
     },
     "file_absent": {"path": _allowed_path, "observed": _text},
+    "flags_taken": {"path": _flags_path, "keys": _keys, "observed": _text},
     "json_set": {
         "path": _path,
         "key": _text,
@@ -260,7 +274,7 @@ def _subject(operation: Operation) -> tuple[str, ...]:
     """Return what an operation is about; two on the same would contradict each other."""
     kind = str(operation["op"])
     group = {"file_absent": "file", "file_present": "file", "json_set": "key", "json_remove": "key"}
-    group["mode_restore"] = "mode"
+    group.update(mode_restore="mode", flags_taken="file")
     group.update(subid_absent="subid_present", user_absent="user_present")
     group["group_absent"] = "group_present"
     names = ("kind", "path", "key", "member", "user", "name")

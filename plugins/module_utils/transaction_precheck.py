@@ -9,6 +9,7 @@ import stat as stat_module
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
+    flags_dropin,
     health,
     history,
     ledger as ledger_module,
@@ -17,6 +18,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     transaction_files as files,
     validate,
 )
+from ansible_collections.bulkhead.hardening.plugins.module_utils.flags_dropin import FLAGS_DROPIN
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import (
     HostError,
 )
@@ -104,9 +106,14 @@ def look_first(tx: Transaction) -> None:
     daemon = Daemon(tx.host, tx.engine.get("socket"), tx.daemon_timeout, config)
     daemon.restarts, daemon.reloads = tx.daemon.restarts, tx.daemon.reloads
     tx.daemon = daemon
-    tx.arguments = look.daemon_arguments(tx.host)
+    set_arguments(tx, look.daemon_arguments(tx.host))
+
+
+def set_arguments(tx: Transaction, arguments: list[str]) -> None:
+    """Note the arguments that the daemon has, or will have, and which options they set where."""
+    tx.arguments = arguments
     options = tx.engine.get("options") or {}
-    flags, _ = parse_flags([Word(text, "flag", "") for text in tx.arguments])
+    flags, _ = parse_flags([Word(text, "flag", "") for text in arguments])
     tx.flags = {
         key: str((options.get(key) or {}).get("where") or "the daemon's command line")
         for key in flags
@@ -209,7 +216,31 @@ def _read_config(tx: Transaction) -> None:
         tx.config.content = document.render() if keep else None
 
 
+def take_flags(tx: Transaction, keys: typing.Collection[str]) -> str:
+    """Reckon with a command line without the flags of some keys; return the drop-in for it."""
+    unit = (tx.before.get("units") or {}).get(UNIT)
+    content, arguments = flags_dropin.dropin(tx.host, unit, keys)
+    set_arguments(tx, arguments)
+    return content
+
+
+def _resolve_flags(tx: Transaction) -> None:
+    """Turn the operation on flags, which names keys alone, into the file that it stands for."""
+    operations = []
+    loaded = ((tx.before.get("units") or {}).get(UNIT) or {}).get("load_state") == "loaded"
+    for operation in tx.plan.operations:
+        if operation["op"] == "flags_taken":
+            content = take_flags(tx, operation["keys"])
+            fields = {"content": content, "mode": "0600", "owner": "root", "group": "root"}
+            operation = dict(operation, op="file_present", **fields)
+        elif loaded and operation.get("path") == FLAGS_DROPIN:
+            take_flags(tx, ())
+        operations.append(operation)
+    tx.plan = tx.plan._replace(operations=operations)
+
+
 def _plan_targets(tx: Transaction) -> None:
+    _resolve_flags(tx)
     for operation in tx.plan.of("file_present", "file_absent"):
         reason = validate.files_problem(tx.host, operation["path"])
         if reason:
@@ -403,6 +434,7 @@ def _state(tx: Transaction, target: Target) -> diffs.State:
         after = None
     return diffs.State(
         path=target.path,
+        secret=target.path == FLAGS_DROPIN,
         before=target.old_content,
         after=target.content,
         foreign=digest(target.old_content)

@@ -414,7 +414,10 @@ def _own_files(tx: Transaction) -> None:
             image = tx.images.get(path)
             item = {"kind": "file", "path": path, "had_before": target.old is not None}
             item["before"] = _image_reference(tx, target, image)
-        tx.ownership.put(operation["role"], dict(item, sha256=digest(target.content)))
+        item = dict(item, sha256=digest(target.content))
+        if "keys" in operation:  # whose flags this file takes
+            item["flags"] = sorted(operation["keys"])
+        tx.ownership.put(operation["role"], item)
 
 
 def _image_reference(tx: Transaction, target: Target, image: Json | None) -> Json | None:

@@ -23,6 +23,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     transaction_files as files,
     validate,
 )
+from ansible_collections.bulkhead.hardening.plugins.module_utils.flags_dropin import FLAGS_DROPIN
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host, HostError
 from ansible_collections.bulkhead.hardening.plugins.module_utils.ledger import value_digest
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_options import CONFIG_FILE
@@ -58,6 +59,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_pre
     check_space,
     look_first,
     read_ledger,
+    take_flags,
 )
 
 #: The word for the newest transaction that still holds.
@@ -321,6 +323,9 @@ class _Reversal:
             target = Target(path, old, image[0] if image else None)
             target.restored = image[1] if image else None
             tx.targets.append(target)
+            if path == FLAGS_DROPIN:
+                former = Ownership(self._old_ledger["owned"]).find("file", path=path) or {}
+                take_flags(tx, former.get("flags") or ())
 
     def _modes(self) -> None:
         tx = self._tx
@@ -394,6 +399,8 @@ class _Reversal:
         """Return what makes the daemon take it back (none, reload or restart), and for which keys."""
         tx, entry = self._tx, self._entry
         keys = sorted({str(item["key"]) for item in entry.keys})
+        if FLAGS_DROPIN in entry.files:
+            return "restart", keys
         actions = {str(effect["action"]) for effect in entry.effects("daemon")}
         was = entry.begin["daemon"]
         now = tx.identity()

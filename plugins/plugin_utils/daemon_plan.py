@@ -16,6 +16,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options 
     knows,
     release,
 )
+from ansible_collections.bulkhead.hardening.plugins.module_utils.flags_dropin import FLAGS_DROPIN
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import plan as plans, subids
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.daemon_policy import (
     DEFAULT_USERNS_USER,
@@ -122,6 +123,10 @@ class _Planner:
         self.owned_files = {item["path"]: item for item in owned if item["kind"] == "file"}
         self.owned_modes = {item["path"]: item for item in owned if item["kind"] == "mode"}
         self.profile, self.profile_reason = self._profile()
+        flags = self.owned_files.get(FLAGS_DROPIN) or {}
+        #: keys whose flags our drop-in keeps from the daemon, and those that get them back
+        self.taken: set[str] = set(flags["flags"]) if flags.get("intact") else set()
+        self.back = self.taken - set(policy.take_over_flags)
 
     # -- what must be so before anything can be planned ----------------------------------------
     def _check_look(self) -> None:
@@ -243,6 +248,7 @@ class _Planner:
         self._file_modes()
         self._no_longer_wanted()
         restart = self._hold_restart_if_unsafe()
+        self._flags_dropin()
         if any(op["op"].startswith("json_") for op in self.operations):
             self._check_file_can_be_written()
         return {
@@ -403,8 +409,12 @@ class _Planner:
                 + (f" (known from {since} on)" if since else ""),
             )
             return
-        if option.get("source") in ("flag", "environment"):
-            self._flag_row(name, setting, option, common)
+        if key in self.back:
+            self._give_flag_back(name, setting, key, common)
+            return
+        if option.get("source") in ("flag", "environment") and not self._takes(
+            name, setting, key, option, common
+        ):
             return
         entry = self._in_file(key)
         if entry is not None and entry.get("redacted"):
@@ -448,18 +458,79 @@ class _Planner:
             return wanted == "builtin"
         return key in _DEFAULTS and _DEFAULTS[key] == wanted
 
-    def _flag_row(self, name: str, setting: str, option: Json, common: Json) -> None:
-        if common["wanted"] == option.get("effective", option.get("configured")):
+    # -- options that are flags ----------------------------------------------------------------
+    def _takes(self, name: str, setting: str, key: str, option: Json, common: Json) -> bool:
+        """Tell whether a key is to be set although a flag gives the option; else give it a row."""
+        effective = option.get("effective", option.get("configured"))
+        is_map = isinstance(common["wanted"], dict)
+        if common["wanted"] == effective or (
+            is_map and {**(effective or {}), **common["wanted"]} == effective
+        ):
             self._row(name, setting, "ok", **common)
-            return
-        self._row(
-            name,
-            setting,
-            "blocked",
-            **common,
-            reason=f"it is given to dockerd as a flag in {option.get('where')}, and a key in "
-            f"{self.config['path']} beside the flag stops the daemon; change or remove the flag there",
+            return False
+        reason = (
+            f"it is given to dockerd as a flag in {option.get('where')}, and a key in "
+            f"{self.config['path']} beside the flag stops the daemon; change or remove the flag there"
         )
+        if key not in self.policy.take_over_flags:
+            reason += f", or add {key} to {variable('take_over_flags')}"
+        else:
+            obstacle = self._not_taken(key, option, is_map)
+            if obstacle is None:
+                return True
+            reason += f". {variable('take_over_flags')} cannot take it over: {obstacle}"
+        self._row(name, setting, "blocked", **common, reason=reason)
+        return False
+
+    def _not_taken(self, key: str, option: Json, is_map: bool) -> str | None:
+        """Return why a flag cannot be taken over, or None."""
+        item = self.owned_files.get(FLAGS_DROPIN)
+        if item is not None and not item["intact"] and item["version"] != "absent":
+            return f"somebody changed {FLAGS_DROPIN}; remove that file"
+        if self.running and self.policy.restart == "never":
+            return f"that needs a restart, and {variable('restart')} is never"
+        if key == "live-restore" and self.alive:
+            return "containers run, and this daemon cannot learn of live-restore without a restart"
+        if is_map and (option.get("redacted") or "configured" not in option):
+            return "the flag's values may hold credentials and are not shown, so they would be lost"
+        return None
+
+    def _give_flag_back(self, name: str, setting: str, key: str, common: Json) -> None:
+        """Take our keys for an option out again, whose flag is to count from now on."""
+        entry = self._in_file(key)
+        items = [item for (owned, _), item in self.owned.items() if owned == key]
+        if entry is not None and (not items or not all(item["intact"] for item in items)):
+            self._row(name, setting, "blocked", **common,
+                      reason=f"somebody else set {key} in {self.config['path']}, and dockerd does not "
+                      f"start when its flag comes back; add it to {variable('take_over_flags')}, or "
+                      "remove it from the file")  # fmt: skip
+            self.back.discard(key)
+            return
+        self._row(name, setting, "change", **common,
+                  reason="the flag in its unit counts again")  # fmt: skip
+        self.take_up.append(key)
+        for item in items:
+            fields: Json = {"member": item["member"]} if item.get("member") else {}
+            self._operation("json_remove", "its flag counts again", path=item["path"], key=key,
+                            observed=self.config["version"], **fields)  # fmt: skip
+
+    def _flags_dropin(self) -> None:
+        """Plan the drop-in for the keys that are, or stay, taken over."""
+        item = self.owned_files.get(FLAGS_DROPIN)
+        planned = {op["key"] for op in self.operations if op["op"] == "json_set"}
+        removed = {op["key"] for op in self.operations if op["op"] == "json_remove"}
+        flagged = {
+            key for key in planned if self._option(key).get("source") in ("flag", "environment")
+        }
+        # What a restart that is held back keeps from being removed stays taken.
+        back = {key for key in self.back if key in removed or self._in_file(key) is None}
+        keys = sorted((self.taken - back) | flagged)
+        if not keys and item is not None:
+            self._remove_file(FLAGS_DROPIN, item["version"])
+        if not keys or set(keys) == self.taken:
+            return
+        self._operation("flags_taken", variable("take_over_flags"), path=FLAGS_DROPIN, keys=keys,
+                        observed=item["version"] if item else "absent")  # fmt: skip
 
     def _settled(self, name: str, setting: str, key: str, option: Json, common: Json) -> None:
         """The file already says what is wanted; does the daemon do it?"""
@@ -521,7 +592,12 @@ class _Planner:
         if option.get("source") in ("flag", "environment"):
             common["effective"] = option.get("effective", option.get("configured"))
             common["source"] = option.get("where")
-            self._flag_row(name, key, option, common)
+            if not self._takes(name, key, key, option, common):
+                return
+            # What the flags set of the map is kept, beside what is wanted.
+            wanted = {**typing.cast(Json, option["configured"]), **wanted}
+        if key in self.back:
+            self._give_flag_back(name, key, key, common)
             return
         states = {m: self._want_member(name, key, m, v, explicit) for m, v in wanted.items()}
         members = (self._in_file(key) or {}).get("members") or {}
@@ -1015,7 +1091,11 @@ class _Planner:
         if not self.running or not self.take_up:
             return result
         keys = sorted(set(self.take_up))
-        needs_restart = [key for key in keys if not OPTIONS[key].reload]
+        by_flag = {
+            key for key in keys if self._option(key).get("source") in ("flag", "environment")
+        }
+        by_flag |= self.back
+        needs_restart = [key for key in keys if key in by_flag or not OPTIONS[key].reload]
         if needs_restart and self.policy.restart == "never":
             self._mark(needs_restart, "pending", f"{variable('restart')} is never")
             keys, needs_restart = [key for key in keys if key not in needs_restart], []

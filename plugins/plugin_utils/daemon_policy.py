@@ -113,6 +113,7 @@ class Policy:
     userns_accept_hidden_data: bool
     restart: str
     restart_stops_containers: bool
+    take_over_flags: tuple[str, ...]
 
 
 def _boolean(name: str, value: object) -> bool:
@@ -285,6 +286,21 @@ def _options(value: object) -> Json:
     return dict(value)
 
 
+def _take_over_flags(value: object) -> tuple[str, ...]:
+    """Check the keys whose flags daemon.json is to take over."""
+    name = variable("take_over_flags")
+    if not isinstance(value, (list, tuple)):
+        raise PolicyError(name, value, "give a list of daemon.json keys such as [hosts]")
+    for key in value:
+        if key not in OPTIONS:
+            near = difflib.get_close_matches(str(key), OPTIONS, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise PolicyError(name, key, f"give keys as daemon.json names them{hint}")
+        if OPTIONS[key].secret or key == "userns-remap":
+            raise PolicyError(name, key, "this one cannot be taken over; move it by hand")
+    return tuple(sorted(set(value)))
+
+
 def read(raw: typing.Mapping[str, typing.Any]) -> Policy:
     """Check a policy as the role hands it in, without a host.
 
@@ -338,4 +354,5 @@ def read(raw: typing.Mapping[str, typing.Any]) -> Policy:
         restart_stops_containers=_boolean(
             "restart_stops_containers", raw.get("restart_stops_containers", False)
         ),
+        take_over_flags=_take_over_flags(raw.get("take_over_flags", [])),
     )

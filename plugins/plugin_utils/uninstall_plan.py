@@ -52,7 +52,8 @@ def plan(look: Json, *, stops_containers: bool = False, hides_data: bool = False
         raise PolicyError("/var/lib/bulkhead", state, f"{reason}; sort that out first")
     planner = _Planner(look, stops_containers, hides_data)
     for role, items in sorted(left["owned"].items()):
-        for item in items:
+        # Flags last: whether they may come back depends on the keys.
+        for item in sorted(items, key=lambda item: "flags" in item):
             planner.give_back(str(role), item)
     return planner.finish()
 
@@ -72,6 +73,8 @@ class _Planner:
         self._plan = plans.empty()
         self._plan["profile_reason"] = "everything of Bulkhead's is taken off"
         self._keys: list[str] = []
+        self._in_file: Json = self._config.get("keys") or {}
+        self._flags_back = False
 
     # -- one thing -----------------------------------------------------------------------------
     def give_back(self, role: str, item: Json) -> None:
@@ -89,11 +92,18 @@ class _Planner:
             names["observed"] = self._config["version"]
         elif kind in ("file", "mode"):
             names["observed"] = item["version"]
+            self._flags_back = self._flags_back or "flags" in item
         self._operation(_GIVE_BACK[kind], role, **names)
 
     def _not_ours(self, item: Json) -> str | None:
         if not item["intact"]:
             return "somebody changed it since: it is left as it is"
+        left = [k for k in item.get("flags", []) if k in self._in_file and k not in self._keys]
+        if left:
+            return (
+                f"somebody set {', '.join(left)} in {self._config['path']}, and dockerd does not start "
+                "when the flag comes back beside the key: it is left as it is"
+            )
         if item["kind"] == "json_key" and item["path"] != self._config["path"]:
             return f"the daemon reads {self._config['path']} by now: it is left as it is"
         return None
@@ -114,13 +124,13 @@ class _Planner:
     def finish(self) -> Json:
         """Plan what the daemon has to do, and drop everything when that is not safe."""
         keys = sorted(set(self._keys))
-        restart = [key for key in keys if key not in OPTIONS or not OPTIONS[key].reload]
+        restart = self._flags_back or not all(k in OPTIONS and OPTIONS[k].reload for k in keys)
         daemon = self._plan["daemon"]
         daemon["allow_container_restart"] = self._stops_containers
-        if self._running and keys:
+        if self._running and (keys or self._flags_back):
             daemon["effect"] = "restart" if restart else "reload"
             daemon["why"] = keys
-        blocked = self._blocked(bool(restart), "userns-remap" in keys)
+        blocked = self._blocked(restart, "userns-remap" in keys)
         if blocked:
             self._plan["settings"].append(plans.row("uninstall", VARIABLE, "blocked", **blocked))
             self._plan["operations"] = []

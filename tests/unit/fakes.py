@@ -26,6 +26,8 @@ import urllib.parse
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import daemon_options, look
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Completed
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_options import parse_flags
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_systemd import Service
 
 from . import fake_engine
 from .fake_engine import BOOTED_AT, FakeEngine, FakeHost, Json, identifier, inspection
@@ -198,7 +200,7 @@ class FakeDaemon:
         for key in document:
             if not daemon_options.knows("26.1.5", key):
                 raise ValueError("these directives don't match any configuration option: %s" % key)
-            if key in ("hosts", "containerd"):
+            if key in self._host.flags:
                 raise ValueError("specified both as a flag and in the configuration file: " + key)
         return typing.cast(Json, document)
 
@@ -213,6 +215,7 @@ class FakeDaemon:
 
     def start(self) -> str | None:
         """Start; return why it failed, or None."""
+        self._host.read_command()
         try:
             document = self.read()
             reason = self.refuses(document)
@@ -307,19 +310,26 @@ class ActHost(FakeHost):
         self.daemon = FakeDaemon(self)
         typing.cast(ActEngine, self.engine).daemon = self.daemon
         self.calls: list[str] = []
+        self.command: list[str] = []
+        self.flags: Json = {}
         self.validate_says: str | None = None
         self._offset = 0.0
         for path in ("/var/lib", "/etc/systemd/system", "/usr/sbin"):
             (root / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
         self.write("/usr/sbin/nologin", "", 0o755)
 
+    def read_command(self) -> None:
+        """Take the daemon's command line from its unit, as systemd would at a start."""
+        dropins = self.service.get("DropInPaths", "").split()
+        service = Service(self, ["/usr/lib/systemd/system/docker.service", *dropins])
+        self.command = [word.text for word in service.words]
+        settings, _ = parse_flags(service.words[1:])
+        self.flags = {key: setting.value for key, setting in settings.items()}
+
     def runs(self, pid: int) -> None:
         """Let the daemon's process be there, started now."""
         self.service.update(ActiveState="active", SubState="running", MainPID=pid, Result="success")
-        self.process(
-            pid,
-            ["/usr/sbin/dockerd", "-H", "fd://", "--containerd=/run/containerd/containerd.sock"],
-        )
+        self.process(pid, self.command)
         ticks = int((time.time() - BOOTED_AT) * 100) + 1
         fields = ["S"] + ["0"] * 18 + [str(ticks)] + ["0"] * 10
         self.write("/proc/%d/stat" % pid, "%d (dockerd) %s\n" % (pid, " ".join(fields)))
@@ -369,6 +379,10 @@ class ActHost(FakeHost):
         return super().run(argv, timeout, stdin)
 
     def _systemctl(self, verb: str) -> Completed:
+        if verb == "daemon-reload":
+            directory = self.base / "etc/systemd/system/docker.service.d"
+            found = ["/%s" % path.relative_to(self.base) for path in sorted(directory.glob("*"))]
+            self.service["DropInPaths"] = " ".join(found)
         if verb == "reload":
             self.daemon.reload()
         elif verb == "restart":

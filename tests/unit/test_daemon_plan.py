@@ -7,6 +7,7 @@ import typing
 
 import pytest
 
+from ansible_collections.bulkhead.hardening.plugins.module_utils.flags_dropin import FLAGS_DROPIN
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
     daemon_plan,
     daemon_policy,
@@ -16,6 +17,7 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Pol
 from tests.unit import observations as obs
 
 SOCKET_DROPIN = daemon_plan.SOCKET_DROPIN
+CONFIG = "/etc/docker/daemon.json"
 Json = dict[str, typing.Any]
 
 
@@ -580,3 +582,158 @@ def test_a_later_drop_in_has_the_last_word_and_is_named() -> None:
 def test_a_transaction_left_open_is_told() -> None:
     look = obs.stock(bulkhead={"open_transaction": {"id": "t1", "step": "daemon", "started_at": 1}})
     assert rows(planned(look))["transaction"]["state"] == "pending"
+
+
+# -- flags that daemon.json takes over -------------------------------------------------------------
+def flagged(key: str, value: object, effective: object = None, **more: typing.Any) -> Json:
+    look = obs.stock(**more)
+    look["engine"]["options"][key] = obs.option(
+        value if effective is None else effective,
+        value,
+        source="environment",
+        where="/etc/default/docker",
+    )
+    return look
+
+
+def taken(look: Json, *keys: str, intact: bool = True) -> Json:
+    """Let the drop-in be there already, and the keys be ours in the file."""
+    look["bulkhead"].update(
+        state="ok",
+        owned={
+            "docker_daemon": [
+                {
+                    "kind": "file", "path": FLAGS_DROPIN, "flags": list(keys),
+                    "version": "7", "intact": intact,
+                }
+            ]
+        },
+    )  # fmt: skip
+    return look
+
+
+def operations(plan: Json, kind: str) -> list[Json]:
+    return [op for op in plan["operations"] if op["op"] == kind]
+
+
+def test_a_flag_is_taken_over_when_the_policy_names_its_key() -> None:
+    plan = planned(flagged("icc", True), icc=False, take_over_flags=["icc"])
+    assert sets(plan)["icc"] is False
+    (operation,) = operations(plan, "flags_taken")
+    assert (operation["keys"], operation["observed"]) == (["icc"], "absent")
+    assert plan["daemon"]["effect"] == "restart"
+
+
+def test_a_flag_that_says_what_is_wanted_is_left_alone() -> None:
+    plan = planned(flagged("icc", False), icc=False, take_over_flags=["icc"])
+    assert rows(plan)["icc"]["state"] == "ok"
+    assert not operations(plan, "flags_taken")
+
+
+def test_an_option_that_a_reload_would_apply_needs_a_restart_when_its_flag_is_taken() -> None:
+    plan = planned(
+        flagged("max-concurrent-downloads", 9),
+        options={"max-concurrent-downloads": 2},
+        take_over_flags=["max-concurrent-downloads"],
+        profile="compatible", log_opts="unmanaged", ulimits="unmanaged", live_restore="unmanaged",
+    )  # fmt: skip
+    assert plan["daemon"] == {
+        "effect": "restart",
+        "why": ["max-concurrent-downloads"],
+        "live_restore_first": False,
+        "allow_container_restart": False,
+    }
+
+
+def test_of_a_map_the_members_that_flags_set_are_kept() -> None:
+    look = flagged("log-opts", {"max-size": "1g", "mode": "non-blocking"})
+    plan = planned(look, log_opts={"max-size": "10m"}, take_over_flags=["log-opts"])
+    assert sets(plan)["log-opts.max-size"] == "10m"
+    assert sets(plan)["log-opts.mode"] == "non-blocking"
+
+
+@pytest.mark.parametrize(
+    ("change", "policy", "says"),
+    [
+        ({"redacted": True}, {}, "credentials"),
+        ({}, {"restart": "never"}, "docker_daemon_restart is never"),
+    ],
+)
+def test_a_flag_that_cannot_be_taken_over_is_named(change: Json, policy: Json, says: str) -> None:
+    look = flagged("log-opts", {"max-size": "1g"})
+    look["engine"]["options"]["log-opts"].update(change)
+    plan = planned(look, log_opts={"max-size": "10m"}, take_over_flags=["log-opts"], **policy)
+    assert rows(plan)["log-opts"]["state"] == "blocked"
+    assert says in rows(plan)["log-opts"]["reason"]
+    assert not operations(plan, "flags_taken")
+
+
+def test_live_restore_cannot_be_taken_over_while_containers_run() -> None:
+    look = flagged("live-restore", False, containers=[obs.container()])
+    plan = planned(look, take_over_flags=["live-restore"])
+    assert rows(plan)["live-restore"]["state"] == "blocked"
+    assert "containers run" in rows(plan)["live-restore"]["reason"]
+
+
+def test_a_drop_in_that_somebody_changed_is_not_replaced() -> None:
+    look = taken(flagged("icc", True), "icc", intact=False)
+    plan = planned(look, icc=False, take_over_flags=["icc"])
+    assert FLAGS_DROPIN in rows(plan)["icc"]["reason"]
+    assert not operations(plan, "flags_taken")
+
+
+def test_what_is_taken_stays_taken_and_a_further_flag_joins_it() -> None:
+    look = taken(flagged("icc", True), "log-level")
+    plan = planned(look, icc=False, take_over_flags=["icc", "log-level"])
+    (operation,) = operations(plan, "flags_taken")
+    assert (operation["keys"], operation["observed"]) == (["icc", "log-level"], "7")
+
+
+def in_our_file(look: Json, key: str, value: object) -> Json:
+    look["daemon_config"]["keys"][key] = {"type": "boolean", "value": value}
+    look["daemon_config"]["state"] = "valid"
+    look["engine"]["options"][key] = obs.option(value, value, source="file", where=CONFIG)
+    look["bulkhead"]["owned"]["docker_daemon"].append(
+        {"kind": "json_key", "path": CONFIG, "key": key, "version": "1", "intact": True}
+    )
+    return look
+
+
+@pytest.mark.parametrize("icc", [False, "unmanaged"])
+def test_a_flag_comes_back_when_its_key_is_named_no_more(icc: object) -> None:
+    plan = planned(in_our_file(taken(obs.stock(), "icc"), "icc", False), icc=icc)
+    assert "icc" in {op.get("key") for op in operations(plan, "json_remove")}
+    assert [op["path"] for op in operations(plan, "file_absent")] == [FLAGS_DROPIN]
+    assert plan["daemon"]["effect"] == "restart"
+
+
+def test_a_flag_does_not_come_back_beside_a_key_that_is_not_ours() -> None:
+    look = in_our_file(taken(obs.stock(), "icc"), "icc", False)
+    look["bulkhead"]["owned"]["docker_daemon"].pop()
+    plan = planned(look, icc=False)
+    assert rows(plan)["icc"]["state"] == "blocked"
+    assert not operations(plan, "file_absent")
+
+
+def test_a_flag_does_not_come_back_when_its_restart_is_held_back() -> None:
+    look = in_our_file(taken(obs.stock(containers=[obs.container()]), "icc"), "icc", False)
+    look["engine"]["info"]["swarm"] = "active"
+    plan = planned(look, icc=False)
+    assert rows(plan)["icc"]["state"] == "blocked"
+    assert not operations(plan, "file_absent")
+    assert not operations(plan, "json_remove")
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("icc", "give a list"),
+        (["host"], "did you mean hosts"),
+        (["labels"], "by hand"),
+        (["userns-remap"], "by hand"),
+    ],
+)
+def test_take_over_flags_is_checked(value: object, says: str) -> None:
+    with pytest.raises(PolicyError, match="docker_daemon_take_over_flags") as caught:
+        planned(obs.stock(), take_over_flags=value)
+    assert says in str(caught.value)

@@ -15,6 +15,7 @@ from ansible_collections.bulkhead.hardening.plugins.filter.transaction_table imp
     transaction_table,
 )
 from ansible_collections.bulkhead.hardening.plugins.filter.uninstall_plan import uninstall_plan
+from ansible_collections.bulkhead.hardening.plugins.module_utils.flags_dropin import FLAGS_DROPIN
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import parse_plan
 from tests.unit import observations as obs
 from tests.unit.checkout import ROOT
@@ -244,3 +245,24 @@ def test_a_hostile_host_cannot_paint_the_terminal() -> None:
     for broken in ([1], [{}], {"a": 1}):
         with pytest.raises(AnsibleFilterError):
             transaction_table(typing.cast(typing.Any, broken))
+
+
+# -- flags that were taken over --------------------------------------------------------------------
+TAKEN: Json = {**FILE, "path": FLAGS_DROPIN, "flags": ["icc"]}
+
+
+def test_flags_come_back_with_a_restart() -> None:
+    plan = planned(look(TAKEN, KEY))
+    assert [op["op"] for op in plan["operations"]] == ["json_remove", "file_absent"]
+    assert plan["daemon"]["effect"] == "restart"
+
+
+def test_flags_stay_taken_beside_a_key_that_somebody_changed() -> None:
+    observation = look(TAKEN, dict(KEY, intact=False))
+    observation["daemon_config"]["keys"]["icc"] = {"type": "boolean", "value": True}
+    plan = planned(observation)
+    assert {(op["op"], op["kind"]) for op in plan["operations"]} == {
+        ("disown", "json_key"),
+        ("disown", "file"),
+    }
+    assert "icc" in rows(plan, "not_applicable")[FLAGS_DROPIN]["reason"]
