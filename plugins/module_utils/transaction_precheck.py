@@ -392,6 +392,7 @@ def _refuse_problems(tx: Transaction) -> None:
         planned=frozenset(op["key"] for op in tx.plan.of("json_set")),
         contents={target.path: target.content for target in tx.targets},
         log_drivers=_log_drivers(tx),
+        plugins=_plugins(tx),
         selinux=bool(((tx.before.get("lsm") or {}).get("selinux") or {}).get("enabled")),
         users=frozenset(op["name"] for op in tx.plan.of("user_present")),
         ranges=frozenset(op["user"] for op in tx.plan.of("subid_present")),
@@ -407,6 +408,14 @@ def _log_drivers(tx: Transaction) -> frozenset[str]:
         return frozenset()
     plugins = (tx.daemon.api.get("/info") or {}).get("Plugins") or {}
     return frozenset(plugins.get("Log") or ())
+
+
+def _plugins(tx: Transaction) -> frozenset[str]:
+    """Return the managed plugins of the running engine that are enabled."""
+    if not tx.running or "authorization-plugins" not in tx.planned_keys:
+        return frozenset()
+    listed = tx.daemon.api.get("/plugins") or []
+    return frozenset(str(item.get("Name")) for item in listed if item.get("Enabled"))
 
 
 def _differences(tx: Transaction) -> list[Json]:

@@ -9,15 +9,18 @@ shows at start or in the first container, so that is checked here; see :func:`pr
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import typing
+import urllib.parse
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     daemon_options,
     transaction_files as files,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host, HostError
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_options import bare_address
 from ansible_collections.bulkhead.hardening.plugins.module_utils.redact import redact, secrets_of
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_accounts import (
     SUBID_FILES,
@@ -61,7 +64,8 @@ class Facts(typing.NamedTuple):
     daemon's command line, with the file that does. ``planned``: keys that this plan sets or puts
     back. ``contents``: files that the plan places or removes (None), by path. ``log_drivers``: what
     the running engine lists, plugins included. ``selinux``: whether SELinux is active. ``users``
-    and ``ranges``: users that the plan creates or gives subordinate ids.
+    and ``ranges``: users that the plan creates or gives subordinate ids. ``plugins``: the engine's
+    managed plugins that are enabled.
     """
 
     version: str | None
@@ -72,6 +76,10 @@ class Facts(typing.NamedTuple):
     selinux: bool
     users: frozenset[str]
     ranges: frozenset[str]
+    plugins: frozenset[str] = frozenset()
+
+
+_Check = typing.Callable[[Host, dict[str, typing.Any], Facts], typing.Optional[str]]
 
 
 def problems(host: Host, document: dict[str, typing.Any], facts: Facts) -> list[str]:
@@ -153,6 +161,9 @@ def _userns(host: Host, document: dict[str, typing.Any], facts: Facts) -> str | 
     value = document["userns-remap"]
     if value in ("", "host"):
         return None
+    refused = _features(host, document, facts)
+    if refused:
+        return refused
     if value == "default":
         return "'default' lets the engine choose ids that may overlap others; name a user"
     user = value.partition(":")[0]
@@ -228,6 +239,101 @@ def _accepted_log_opts(driver: str, facts: Facts) -> tuple[frozenset[str] | None
     return accepted, prefix
 
 
+#: Words that an option is limited to (moby daemon/config and daemon/command, 20.10 to 29).
+_WORDS: dict[str, frozenset[str]] = {
+    "default-cgroupns-mode": frozenset({"host", "private"}),
+    "default-ipc-mode": frozenset({"private", "shareable"}),
+    "log-level": frozenset(
+        {"debug", "error", "fatal", "info", "panic", "trace", "warn", "warning"}
+    ),
+}
+
+
+def _word(key: str) -> _Check:
+    def check(host: Host, document: dict[str, typing.Any], facts: Facts) -> str | None:
+        if document[key].lower() in _WORDS[key]:
+            return None
+        return "%r is none of %s" % (document[key], ", ".join(sorted(_WORDS[key])))
+
+    return check
+
+
+def _mtu(host: Host, document: dict[str, typing.Any], facts: Facts) -> str | None:
+    return "%d is below 0" % document["mtu"] if document["mtu"] < 0 else None
+
+
+def _dns(host: Host, document: dict[str, typing.Any], facts: Facts) -> str | None:
+    for item in document["dns"]:
+        try:
+            ipaddress.ip_address(str(item))
+        except ValueError:
+            return "%r is not an IP address" % item
+    return None
+
+
+def _mirrors(host: Host, document: dict[str, typing.Any], facts: Facts) -> str | None:
+    """What may be a password is not shown (registry/config.go, ValidateMirror)."""
+    for item in document["registry-mirrors"]:
+        try:
+            url = urllib.parse.urlsplit(str(item))
+        except ValueError:
+            return "one of them is not a URL"
+        if url.scheme not in ("http", "https") or not url.netloc:
+            return "%r is not an http or https URL" % bare_address(str(item))
+        if "@" in url.netloc or url.query or url.fragment:
+            return "%r must have no user, query or fragment" % bare_address(str(item))
+    return None
+
+
+def _tls(key: str) -> _Check:
+    def check(host: Host, document: dict[str, typing.Any], facts: Facts) -> str | None:
+        path = document[key]
+        if facts.contents.get(path) is not None:
+            return None
+        try:
+            empty = not host.read_bytes(path).strip() or path in facts.contents
+        except OSError as exc:
+            return "%s: %s" % (path, exc.strerror)
+        return "%s is empty, or removed by the same plan" % path if empty else None
+
+    return check
+
+
+#: Where dockerd finds a plugin that is no managed one (moby pkg/plugins/discovery_unix.go).
+_PLUGIN_PLACES = (
+    "/run/docker/plugins/%s.sock",
+    "/run/docker/plugins/%s/%s.sock",
+    "/etc/docker/plugins/%s.spec",
+    "/etc/docker/plugins/%s.json",
+    "/usr/lib/docker/plugins/%s.spec",
+    "/usr/lib/docker/plugins/%s.json",
+)
+
+
+def _authorization(host: Host, document: dict[str, typing.Any], facts: Facts) -> str | None:
+    """A plugin that is missing stops the daemon at its start, and at a reload."""
+    for item in document["authorization-plugins"]:
+        name = str(item)
+        places = [place.replace("%s", name) for place in _PLUGIN_PLACES]
+        managed = facts.plugins & {name, name + ":latest"}
+        if not managed and not any(host.lstat(place) for place in places):
+            return "there is no plugin %r on this host; the engine would not start" % name
+    return None
+
+
+def _features(host: Host, document: dict[str, typing.Any], facts: Facts) -> str | None:
+    """From 29 on an explicit containerd-snapshotter is refused beside userns-remap (daemon.go)."""
+    explicit = document.get("features") or {}
+    if (
+        isinstance(explicit, dict)
+        and explicit.get("containerd-snapshotter") is True
+        and document.get("userns-remap")
+        and daemon_options.release(facts.version or "29") >= (29, 0, 0)
+    ):
+        return "containerd-snapshotter is refused beside userns-remap; remove it from features"
+    return None
+
+
 def _selinux(host: Host, document: dict[str, typing.Any], facts: Facts) -> str | None:
     if document["selinux-enabled"] and not facts.selinux:
         return "SELinux is not active on this host, so it would only look protected"
@@ -256,12 +362,19 @@ def _ulimits(host: Host, document: dict[str, typing.Any], facts: Facts) -> str |
     return None
 
 
-_CHECKS: dict[str, typing.Callable[[Host, dict[str, typing.Any], Facts], str | None]] = {
+_CHECKS: dict[str, _Check] = {
+    **{key: _word(key) for key in _WORDS},
+    **{key: _tls(key) for key in ("tlscacert", "tlscert", "tlskey")},
+    "authorization-plugins": _authorization,
     "default-runtime": _runtime,
     "default-ulimits": _ulimits,
+    "dns": _dns,
+    "features": _features,
     "hosts": _hosts,
     "log-driver": _log_driver,
     "log-opts": _log_opts,
+    "mtu": _mtu,
+    "registry-mirrors": _mirrors,
     "seccomp-profile": _seccomp,
     "selinux-enabled": _selinux,
     "userns-remap": _userns,

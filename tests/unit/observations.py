@@ -40,6 +40,20 @@ def container(name: str = "web", **config: typing.Any) -> Json:
     }
 
 
+def engine_29(**more: typing.Any) -> Json:
+    """Return a stock host with engine 29.7.2.
+
+    From Docker's documentation and sources (moby, tags docker-v29.0.0 to docker-v29.7.2), not
+    recorded on a host: a new installation keeps images in containerd's store; with userns-remap it
+    takes graph drivers instead, and an explicit ``features.containerd-snapshotter`` keeps it from
+    starting; ``min-api-version`` is 1.40.
+    """
+    look = stock(**more)
+    look["engine"]["version"] = "29.7.2"
+    look["engine"]["info"].update(containerd_image_store=True, storage_driver="overlayfs")
+    return look
+
+
 def file(path: str, kind: str, mode: str, control: str, **more: typing.Any) -> Json:
     """Return one entry of ``files``, owned by root."""
     return {

@@ -737,3 +737,36 @@ def test_take_over_flags_is_checked(value: object, says: str) -> None:
     with pytest.raises(PolicyError, match="docker_daemon_take_over_flags") as caught:
         planned(obs.stock(), take_over_flags=value)
     assert says in str(caught.value)
+
+
+# -- engine 29, from documentation -----------------------------------------------------------------
+def test_on_29_an_empty_host_gets_user_namespaces() -> None:
+    assert sets(planned(obs.engine_29()))["userns-remap"] == "bulkhead-remap"
+
+
+def test_on_29_an_explicit_snapshotter_blocks_user_namespaces() -> None:
+    look = obs.engine_29()
+    look["daemon_config"]["keys"]["features"] = {
+        "type": "map",
+        "members": {"containerd-snapshotter": {"type": "boolean", "value": True}},
+    }
+    look["daemon_config"]["state"] = "valid"
+    plan = planned(look)
+    assert rows(plan)["userns-remap"]["state"] == "blocked"
+    assert "containerd-snapshotter" in rows(plan)["userns-remap"]["reason"]
+    assert "userns-remap" not in sets(plan)
+
+
+def test_on_29_images_of_the_containerd_store_would_be_hidden_by_name() -> None:
+    image = {"id": "sha256:1", "tags": ["shop:1"], "bulkhead": False}
+    plan = planned(obs.engine_29(images=[image]), userns_remap=True)
+    assert rows(plan)["userns-remap"]["affected"] == ["image shop:1"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("min-api-version", "1.44"), ("firewall-backend", "nftables")]
+)
+def test_keys_that_29_brought(key: str, value: str) -> None:
+    assert sets(planned(obs.engine_29(), options={key: value}))[key] == value
+    with pytest.raises(PolicyError, match="does not know this key"):
+        planned(obs.stock(), options={key: value})
