@@ -1121,8 +1121,27 @@ class _Planner:
             first = (
                 bool(self.alive) and option.get("effective") is not True and self._live_restore()
             )
+            self._name_interrupted()
             return {**result, "effect": "restart", "why": keys, "live_restore_first": first}
         return {**result, "effect": "reload" if keys else "none", "why": keys}
+
+    def _name_interrupted(self) -> None:
+        """Name the containers that a restart makes unreachable for a moment although they run on.
+
+        Published ports are kept by rules of the kernel, see docs/decisions/0007; what comes from the
+        host itself to a loopback address goes through a process of the daemon's.
+        """
+        affected = [
+            container
+            for container in self.alive
+            if any(
+                str(port.get("host_ip")).startswith(("127.", "::1"))
+                for port in container["config"]["ports"]
+            )
+        ]
+        if affected:
+            self._row("restart", "ports published on 127.0.0.1", "change", affected=_names(affected),
+                      reason="they refuse connections for as long as the daemon restarts")  # fmt: skip
 
     def _live_restore(self) -> bool:
         """Tell whether containers will survive a restart that this plan makes."""

@@ -770,3 +770,16 @@ def test_keys_that_29_brought(key: str, value: str) -> None:
     assert sets(planned(obs.engine_29(), options={key: value}))[key] == value
     with pytest.raises(PolicyError, match="does not know this key"):
         planned(obs.stock(), options={key: value})
+
+
+def test_a_restart_names_the_containers_that_are_published_on_loopback() -> None:
+    def published(name: str, address: str) -> Json:
+        port = {"container": "80/tcp", "host_ip": address, "host_port": 8080}
+        return obs.container(name, ports=[port])
+
+    containers = [published("a", "127.0.0.1"), published("b", "0.0.0.0"), published("c", "::1")]
+    plan = planned(obs.stock(containers=containers), no_new_privileges=True)
+    assert plan["daemon"]["effect"] == "restart"
+    assert rows(plan)["ports published on 127.0.0.1"]["affected"] == ["a", "c"]
+    quiet = planned(obs.stock(containers=containers[1:2]), no_new_privileges=True)
+    assert "ports published on 127.0.0.1" not in rows(quiet)
