@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
 import stat as stat_module
 import struct
 import subprocess
@@ -25,6 +26,14 @@ _PIECE_BYTES = 256 * 1024
 _FS_IOC_GETFLAGS = 0x80086601 if struct.calcsize("l") == 8 else 0x80046601
 _FS_IMMUTABLE_FL = 0x00000010
 _FS_APPEND_FL = 0x00000020
+
+# linux/netlink.h and linux/audit.h
+_NETLINK_AUDIT = 9
+_NLM_F_REQUEST = 1
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_NETLINK_BYTES = 64 * 1024
+AUDIT_GET, AUDIT_LIST_RULES = 1000, 1013
+_AUDIT_READS = (AUDIT_GET, AUDIT_LIST_RULES)
 
 ABSENT = "absent"
 
@@ -104,6 +113,36 @@ class Host:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def readlink(self, path: str) -> str:
+        """Return where a link points, also one of /proc. Raises OSError."""
+        return os.readlink(self.path(path))
+
+    def resolve(self, path: str) -> str | None:
+        """Return an absolute path with all its links followed; what does not exist stays as it is.
+
+        Links are followed as the host would, never out of its tree. None: they run in a circle.
+        """
+        done = ""
+        waiting = [part for part in reversed(path.split("/")) if part not in ("", ".")]
+        links = 0
+        while waiting:
+            part = waiting.pop()
+            if part == "..":
+                done = os.path.dirname(done)
+                continue
+            try:
+                target = os.readlink(self.path(done + "/" + part))
+            except OSError:
+                done += "/" + part
+                continue
+            links += 1
+            if links > 40:  # as many as the kernel follows
+                return None
+            if target.startswith("/"):
+                done = ""
+            waiting.extend(part for part in reversed(target.split("/")) if part not in ("", "."))
+        return done or "/"
+
     def version(self, path: str) -> str:
         """Return an opaque token that changes whenever the file at ``path`` changes.
 
@@ -137,6 +176,40 @@ class Host:
         if value & _FS_APPEND_FL:
             found.append("append_only")
         return found
+
+    def xattr(self, path: str, name: str) -> bytes:
+        """Return an extended attribute of a path itself. Raises OSError."""
+        return os.getxattr(self.path(path), name, follow_symlinks=False)
+
+    # -- the kernel's audit ---------------------------------------------------------------------
+    def audit(self, kind: int, timeout: float = 5.0) -> list[bytes]:
+        """Ask the kernel's audit subsystem and return the answers of that kind, without headers.
+
+        :param kind: a number of a netlink message that reads: AUDIT_GET or AUDIT_LIST_RULES.
+        :raises OSError: the kernel has no audit, root is needed, or no answer came in time.
+        """
+        if kind not in _AUDIT_READS:
+            raise ValueError("audit message %d does not read" % kind)
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_AUDIT) as sock:
+            sock.settimeout(timeout)
+            sock.bind((0, 0))
+            sock.send(struct.pack("=IHHII", 16, kind, _NLM_F_REQUEST, 1, 0))
+            found: list[bytes] = []
+            while True:
+                data = sock.recv(_NETLINK_BYTES)
+                while len(data) >= 16:
+                    length, answer, _, _, _ = struct.unpack_from("=IHHII", data)
+                    if answer == _NLMSG_ERROR:
+                        code = -struct.unpack_from("=i", data, 16)[0]
+                        if code:
+                            raise OSError(code, os.strerror(code))
+                    elif answer == _NLMSG_DONE:
+                        return found
+                    elif answer == kind:
+                        found.append(data[16:length])
+                        if kind == AUDIT_GET:
+                            return found
+                    data = data[max((length + 3) & ~3, 16) :]
 
     # -- programs ------------------------------------------------------------------------------
     def run(self, argv: list[str], timeout: float = 60.0, stdin: bytes | None = None) -> Completed:

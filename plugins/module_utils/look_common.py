@@ -9,6 +9,7 @@ the type that they promise whatever comes in, and :func:`capped` bounds every te
 from __future__ import annotations
 
 import calendar
+import ipaddress
 import re
 import time
 import typing
@@ -96,6 +97,50 @@ def timestamp(value: typing.Any) -> float | None:
         offset = int(match.group(9)) * 3600 + int(match.group(10)) * 60
         offset = -offset if match.group(8) == "-" else offset
     return round(seconds - offset + float(match.group(7) or 0), 6)
+
+
+def address_class(address: str) -> str | None:
+    """Return what an IP address reaches: wildcard, loopback, link_local, private or public.
+
+    None for what is no IP address. An IPv4 address in IPv6 clothes counts as what it is.
+    """
+    try:
+        found = ipaddress.ip_address(address.strip("[]").partition("%")[0])
+    except ValueError:
+        return None
+    mapped = getattr(found, "ipv4_mapped", None)
+    found = mapped if mapped is not None else found
+    if found.is_unspecified:
+        return "wildcard"
+    if found.is_loopback:
+        return "loopback"
+    if found.is_link_local:
+        return "link_local"
+    return "public" if found.is_global else "private"
+
+
+def reference(name: str) -> Mapping:
+    """Return an image's name taken apart as the engine does: registry, repository, tag, digest.
+
+    ``by_id`` is for an image that was named by its identifier, which has none of them. Source:
+    github.com/distribution/reference, ParseDockerRef and splitDockerDomain.
+    """
+    if re.match(r"(?:sha256:)?[0-9a-f]{64}\Z", name) or not name:
+        return {"registry": None, "repository": None, "tag": None, "digest": None, "by_id": True}
+    rest, _, digest = name.partition("@")
+    tag = None
+    match = re.match(r"(.+):([\w.-]+)\Z", rest)
+    if match:
+        rest, tag = match.groups()
+    registry, slash, repository = rest.partition("/")
+    named = re.search(r"[.:]", registry) or registry == "localhost" or registry != registry.lower()
+    if not slash or not named:
+        registry, repository = "docker.io", rest
+    if registry in ("docker.io", "index.docker.io"):
+        registry = "docker.io"
+        repository = repository if "/" in repository else "library/" + repository
+    found: Mapping = {"registry": registry, "repository": repository, "tag": tag}
+    return {**found, "digest": digest or None, "by_id": False}
 
 
 def capped(value: typing.Any) -> typing.Any:

@@ -230,10 +230,8 @@ class Daemon:
 
     def _read_start(self, pid: int) -> None:
         try:
-            content = self._host.read_text("/proc/%d/stat" % pid)
-            self.start_ticks = int(content.rpartition(")")[2].split()[19])
-            ticks_per_second = os.sysconf("SC_CLK_TCK")
-            self.started_at = round(boot_time(self._host) + self.start_ticks / ticks_per_second, 2)
+            self.start_ticks = _start_ticks(self._host, pid)
+            self.started_at = start_of(self._host, pid)
         except (OSError, ValueError, IndexError):
             self.notes.append(("/proc/%d/stat" % pid, "cannot be read"))
 
@@ -317,6 +315,19 @@ def _with_places(running: list[str], planned: list[Word]) -> list[Word]:
         if match in spare:
             spare.remove(match)
     return found
+
+
+def _start_ticks(host: Host, pid: int) -> int:
+    return int(host.read_text("/proc/%d/stat" % pid).rpartition(")")[2].split()[19])
+
+
+def start_of(host: Host, pid: int) -> float:
+    """Return when a process was started, in seconds since the epoch.
+
+    :raises OSError: /proc cannot be read.
+    :raises ValueError: it does not hold the time; IndexError when the line is cut off.
+    """
+    return round(boot_time(host) + _start_ticks(host, pid) / os.sysconf("SC_CLK_TCK"), 2)
 
 
 def boot_time(host: Host) -> float:

@@ -67,6 +67,21 @@ def socket_units(host: Host, timeout: float) -> dict[str, str]:
     return found
 
 
+def unit_states(host: Host, name: str, timeout: float) -> Mapping:
+    """Return ``load_state``, ``active_state``, ``unit_file_state`` and ``main_pid`` of one unit.
+
+    :raises UnreadableError: systemd did not answer.
+    """
+    properties = "--property=LoadState,ActiveState,UnitFileState,MainPID"
+    block = _show(host, [properties, "--", name], timeout)[0]
+    return {
+        "load_state": _first(block, "LoadState"),
+        "active_state": _first(block, "ActiveState"),
+        "unit_file_state": _first(block, "UnitFileState"),
+        "main_pid": number(_first(block, "MainPID")) or None,
+    }
+
+
 def _show(host: Host, arguments: list[str], timeout: float) -> list[dict[str, list[str]]]:
     done = host.run(["systemctl", "show", "--no-pager", *arguments], timeout=timeout)
     if done.rc != 0:
