@@ -32,6 +32,9 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_options im
     shown,
 )
 
+#: Names among the security options of ``/info`` that stand for a mechanism that is on.
+_MECHANISMS = ("apparmor", "cgroupns", "rootless", "seccomp", "selinux", "userns")
+
 # Always insecure, whatever is configured (moby registry/config.go).
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 
@@ -245,7 +248,12 @@ def _info(info: Mapping) -> Mapping:
     security = texts(info.get("SecurityOptions"))
     return {
         "security_options": security,
-        "userns": _has(security, "userns"),
+        **{name: _has(security, name) for name in _MECHANISMS},
+        "no_new_privileges": _has(security, "no-new-privileges"),
+        "live_restore": info.get("LiveRestoreEnabled") is True,
+        "experimental": info.get("ExperimentalBuild") is True,
+        "authorization_plugins": texts(mapping(info.get("Plugins")).get("Authorization")),
+        "cdi_spec_dirs": texts(info.get("CDISpecDirs")),
         "cgroup_driver": text(info.get("CgroupDriver")),
         # Absent from the answer of engines older than cgroup v2 support.
         "cgroup_version": 2 if text(info.get("CgroupVersion")) == "2" else 1,

@@ -18,7 +18,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     ledger,
     look_systemd,
 )
-from ansible_collections.bulkhead.hardening.plugins.module_utils.host import ABSENT, Host
+from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import (
     Mapping,
     Notes,
@@ -26,7 +26,6 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
     number,
     os_reason,
 )
-from ansible_collections.bulkhead.hardening.plugins.module_utils.look_daemon import Daemon
 
 _SYSCTLS = (
     "kernel.cap_last_cap",
@@ -44,10 +43,6 @@ _UNIT_DIRECTORIES = (
     "/usr/lib/systemd/system",
     "/lib/systemd/system",
 )
-
-_CERTIFICATES = "/etc/docker/certs.d"
-#: How many files below certs.d are looked at; a host has a handful.
-_MAX_CERTIFICATES = 1000
 
 
 # -- the system --------------------------------------------------------------------------------
@@ -118,7 +113,7 @@ def users(host: Host) -> Mapping:
     return {
         "users": [
             {"name": fields[0], "uid": int(fields[2]), "gid": int(fields[3])}
-            for fields in _table(host, "/etc/passwd", 4, (2, 3))
+            for fields in table(host, "/etc/passwd", 4, (2, 3))
         ],
         "groups": [
             {
@@ -126,7 +121,7 @@ def users(host: Host) -> Mapping:
                 "gid": int(fields[2]),
                 "members": [name.strip() for name in fields[3].split(",") if name.strip()],
             }
-            for fields in _table(host, "/etc/group", 4, (2,))
+            for fields in table(host, "/etc/group", 4, (2,))
         ],
     }
 
@@ -142,12 +137,12 @@ def subids(host: Host) -> Mapping:
         section[name + "_version"] = host.version(path)
         section[name] = [
             {"name": fields[0], "start": int(fields[1]), "count": int(fields[2])}
-            for fields in _table(host, path, 3, (1, 2), optional=True)
+            for fields in table(host, path, 3, (1, 2), optional=True)
         ]
     return section
 
 
-def _table(
+def table(
     host: Host, path: str, width: int, numbers: tuple[int, ...], optional: bool = False
 ) -> list[list[str]]:
     """Return the rows of a colon-separated file that have ``width`` fields and their numbers."""
@@ -182,7 +177,7 @@ def security_modules(host: Host, notes: Notes) -> Mapping:
 def _apparmor(host: Host, notes: Notes) -> Mapping:
     enabled = _line(host, "/sys/module/apparmor/parameters/enabled") == "Y"
     if not enabled:
-        return {"enabled": False, "profiles": None}
+        return {"enabled": False, "profiles": None, "profile_list": None}
     path = "/sys/kernel/security/apparmor/profiles"
     profiles: dict[str, str] | None = None
     try:
@@ -194,7 +189,9 @@ def _apparmor(host: Host, notes: Notes) -> Mapping:
     except OSError as exc:
         profiles = None
         notes.add("lsm", path, os_reason(exc))
-    return {"enabled": True, "profiles": profiles}
+    rows = [{"name": name, "mode": mode} for name, mode in sorted((profiles or {}).items())]
+    listed = rows if profiles is not None else None
+    return {"enabled": True, "profiles": profiles, "profile_list": listed}
 
 
 def _selinux(host: Host) -> Mapping:
@@ -276,180 +273,6 @@ def _scope_dropin(host: Host, notes: Notes, path: str) -> Mapping:
     except OSError as exc:
         notes.add("scope_dropins", path, os_reason(exc))
     return {"path": path, "tasks_max": tasks_max, "version": host.version(path)}
-
-
-# -- files -------------------------------------------------------------------------------------
-class _Files:
-    """Gathers file entries: one for each path, with all its kinds of control."""
-
-    def __init__(self, host: Host, notes: Notes) -> None:
-        self._host = host
-        self._notes = notes
-        self._found: dict[str, Mapping] = {}
-        self._owners = _names(host, "/etc/passwd")
-        self._groups = _names(host, "/etc/group")
-
-    def add(self, path: str | None, kind: str, *controls: str) -> None:
-        """Add one path, which need not exist; no path, no entry."""
-        if not path or not posixpath.isabs(path):
-            return
-        entry = self._found.get(path)
-        if entry is None:
-            try:
-                entry = self._entry(path, kind)
-            except OSError as exc:
-                self._notes.add("files", path, os_reason(exc))
-                return
-            self._found[path] = entry
-        entry["control"].extend(item for item in controls if item not in entry["control"])
-
-    def _entry(self, path: str, kind: str) -> Mapping:
-        host = self._host
-        status = host.lstat(path)
-        entry: Mapping = {"path": path, "kind": kind, "control": [], "type": ABSENT}
-        entry.update(mode=None, uid=None, gid=None, owner=None, group=None, size=None)
-        entry.update(link_target=None, version=host.version(path), attributes=[])
-        if status is not None:
-            entry.update(
-                type=_file_type(status.st_mode),
-                mode="%04o" % stat_module.S_IMODE(status.st_mode),
-                uid=status.st_uid,
-                gid=status.st_gid,
-                owner=self._owners.get(status.st_uid),
-                group=self._groups.get(status.st_gid),
-                size=status.st_size,
-                attributes=host.attributes(path),
-            )
-            if stat_module.S_ISLNK(status.st_mode):
-                entry["link_target"] = os.readlink(host.path(path))
-        return entry
-
-    def rows(self) -> list[Mapping]:
-        """Return the entries, by path."""
-        return [self._found[path] for path in sorted(self._found)]
-
-
-def _file_type(mode: int) -> str:
-    for test, name in (
-        (stat_module.S_ISREG, "file"),
-        (stat_module.S_ISDIR, "directory"),
-        (stat_module.S_ISSOCK, "socket"),
-        (stat_module.S_ISLNK, "link"),
-    ):
-        if test(mode):
-            return name
-    return "other"
-
-
-def _names(host: Host, path: str) -> dict[int, str]:
-    try:
-        rows = _table(host, path, 3, (2,))
-    except UnreadableError:
-        return {}
-    found: dict[int, str] = {}
-    for fields in rows:
-        found.setdefault(int(fields[2]), fields[0])
-    return found
-
-
-def files(
-    host: Host, notes: Notes, daemon: Daemon, units: dict[str, Mapping], root: str | None
-) -> list[Mapping]:
-    """Return the section ``files``: what section 3 of the CIS Docker Benchmark is about, and more.
-
-    ``control`` names the recommendations of release 1.8.0 that judge the path.
-
-    :param root: the data root that the running daemon uses, when it is known.
-    """
-    found = _Files(host, notes)
-    for unit, controls in (("docker.service", ("3.1", "3.2")), ("docker.socket", ("3.3", "3.4"))):
-        entry = units.get(unit, {})
-        for path in [entry.get("fragment"), *entry.get("dropins", [])]:
-            found.add(path, "unit", *controls)
-        for path in entry.get("dropins", []):
-            found.add(posixpath.dirname(path), "directory")
-    found.add(posixpath.dirname(daemon.config.path), "directory", "3.5", "3.6")
-    _registry_certificates(host, notes, found)
-    _tls(daemon, found)
-    for path in _api_sockets(daemon, units):
-        found.add(path, "socket", "3.15", "3.16")
-    found.add(daemon.config.path, "config", "3.17", "3.18")
-    found.add("/etc/default/docker", "config", "3.19", "3.20")
-    found.add("/etc/sysconfig/docker", "config", "3.21", "3.22")
-    found.add(_containerd_socket(host, daemon), "socket", "3.23", "3.24")
-    for path in (daemon.data_root, root):
-        while path and posixpath.isabs(path):
-            found.add(path, "directory")
-            path = posixpath.dirname(path) if path != "/" else None
-    return found.rows()
-
-
-def _registry_certificates(host: Host, notes: Notes, found: _Files) -> None:
-    """Add every directory and file below certs.d, without following links."""
-    waiting = [_CERTIFICATES]
-    count = 0
-    while waiting:
-        path = waiting.pop()
-        try:
-            status = host.lstat(path)
-            if status is None:
-                continue
-            count += 1
-            if count > _MAX_CERTIFICATES:
-                notes.add("files", _CERTIFICATES, "more than %d entries" % _MAX_CERTIFICATES)
-                return
-            kind = "key" if path.endswith(".key") else "certificate"
-            if stat_module.S_ISDIR(status.st_mode):
-                found.add(path, "directory", "3.7")
-                waiting.extend("%s/%s" % (path, name) for name in host.listdir(path))
-            else:
-                found.add(path, kind, "3.7", "3.8")
-        except OSError as exc:
-            notes.add("files", path, os_reason(exc))
-
-
-def _tls(daemon: Daemon, found: _Files) -> None:
-    """Add CA, certificate and key; at their default places only if the daemon would look there."""
-    in_use = bool(daemon.option("tls")) or daemon.option("tlsverify") is not None
-    for key, name, kind, controls in (
-        ("tlscacert", "ca.pem", "certificate", ("3.9", "3.10")),
-        ("tlscert", "cert.pem", "certificate", ("3.11", "3.12")),
-        ("tlskey", "key.pem", "key", ("3.13", "3.14")),
-    ):
-        path = daemon.option(key)
-        if isinstance(path, str) and path:
-            found.add(path, kind, *controls)
-        elif in_use:
-            found.add("/root/.docker/" + name, kind, *controls)
-
-
-def _api_sockets(daemon: Daemon, units: dict[str, Mapping]) -> list[str]:
-    """Return the paths of all unix sockets of the API: of docker.socket and of unix:// hosts."""
-    listening = units.get("docker.socket", {}).get("listen", [])
-    paths = [path for path in listening if path.startswith("/")]
-    hosts = daemon.option("hosts")
-    for address in hosts if isinstance(hosts, list) else []:
-        if str(address).startswith("unix:///"):
-            paths.append(str(address)[len("unix://") :])
-    if daemon.socket:
-        paths.append(daemon.socket)
-    short = [re.sub(r"\A/var/run/", "/run/", path) for path in paths]
-    return sorted(set(short))
-
-
-def _containerd_socket(host: Host, daemon: Daemon) -> str:
-    """Return containerd's socket: the one dockerd is told of, the system's, or dockerd's own."""
-    address = daemon.option("containerd")
-    if isinstance(address, str) and address:
-        return re.sub(r"\Aunix://", "", address)
-    system_socket = "/run/containerd/containerd.sock"
-    own = "/run/docker/containerd/containerd.sock"
-    try:
-        if host.lstat(system_socket) is None and host.lstat(own) is not None:
-            return own
-    except OSError:
-        pass
-    return system_socket
 
 
 # -- what Bulkhead left ----------------------------------------------------------------------------

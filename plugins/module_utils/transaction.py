@@ -89,7 +89,7 @@ def apply(
         return refusal("plan", str(exc))
     left = ledger_module.open_transaction(host) or ledger_module.problem(host)
     if plan.empty and left is None:
-        return _answer(None, "nothing", observation=look.observe(host))
+        return _answer(None, "nothing", observation=look.observe(host, ["hardening"]))
     with contextlib.ExitStack() as stack:
         transaction = Transaction(host, plan, stack, check_mode, health_timeout, daemon_timeout)
         transaction.id = identifier or transaction.id
@@ -224,7 +224,7 @@ def _finish(tx: Transaction, outcome: str, **more: typing.Any) -> Json:
 
 def _observe_again(tx: Transaction) -> Json | None:
     try:
-        return look.observe(tx.host)
+        return look.observe(tx.host, ["hardening"])
     # The change itself is done; a look that fails must not hide what became of it.
     except Exception:
         return None

@@ -38,12 +38,17 @@ options:
   gather_subset:
     description:
       - The sections of the observation to gather. Sections left out are absent from the answer.
-      - V(all) stands for every section.
+      - V(all) stands for every section and V(details); V(hardening) for the sections that plans need.
+      - V(details) is no section. With it C(engine) tells what is in effect of every option that an
+        audit judges, C(containers) has processes and listening sockets, and C(images) configuration
+        and history.
     type: list
     elements: str
     default: [all]
     choices:
       - all
+      - hardening
+      - details
       - os
       - engine
       - daemon_config
@@ -60,6 +65,16 @@ options:
       - sysctls
       - modules
       - bulkhead
+      - unit_list
+      - swarm
+      - services
+      - containerd
+      - listeners
+      - storage
+      - audit
+      - docker_group
+      - client
+      - daemons
   volume_sizes:
     description:
       - Also ask for the size of each volume.
@@ -230,7 +245,7 @@ def main() -> None:
                 "type": "list",
                 "elements": "str",
                 "default": ["all"],
-                "choices": ["all", *look.SECTIONS],
+                "choices": [*look.GROUPS, look.DETAILS, *look.SECTIONS],
             },
             "volume_sizes": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 60},

@@ -262,6 +262,8 @@ class FakeHost(Host):
         """Let there be a process, with the files of its /proc directory that ``files`` gives."""
         self.write("/proc/%d/cmdline" % pid, "".join(item + "\0" for item in argv))
         self.write("/proc/%d/environ" % pid, files.pop("environ", ""))
+        self.write("/proc/%d/net/unix" % pid, "Num RefCount Protocol Flags Type St Inode Path\n")
+        (self.base / "proc" / str(pid) / "fd").mkdir(exist_ok=True)
         fields = ["S"] + ["0"] * 18 + [str(START_TICKS)] + ["0"] * 10
         self.write("/proc/%d/stat" % pid, "%d (a (b) c) %s\n" % (pid, " ".join(fields)))
         for name, content in files.items():
@@ -294,6 +296,7 @@ class FakeHost(Host):
         )
         self.write("/sys/fs/cgroup%s/pids.max" % cgroup, pids_max + "\n")
         self.write("/sys/fs/cgroup%s/pids.current" % cgroup, "3\n")
+        self.write("/sys/fs/cgroup%s/cgroup.procs" % cgroup, "%d\n" % pid)
 
     def old(self, path: str, seconds: float = 1000.0) -> None:
         """Let a file or directory be older than the daemon."""
@@ -323,6 +326,8 @@ class FakeHost(Host):
         for directory in ("/run/systemd/system", "/etc/docker", "/var/lib/docker"):
             (self.base / directory.lstrip("/")).mkdir(parents=True, exist_ok=True)
         self.old("/etc/docker")
+        self.write("/proc/1/mountinfo", "21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/vda rw\n")
+        self.process(700, ["/usr/bin/containerd"])
         self.process(
             DAEMON_PID,
             ["/usr/sbin/dockerd", "-H", "fd://", "--containerd=/run/containerd/containerd.sock"],

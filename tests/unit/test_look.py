@@ -123,7 +123,8 @@ def test_a_subset_gathers_nothing_else(host: FakeHost) -> None:
 
 
 def test_a_mistyped_section_is_an_error(host: FakeHost) -> None:
-    with pytest.raises(ValueError, match=r"contaners is not a section; choose from all, os, "):
+    expected = r"contaners is not a section; choose from all, hardening, details, os, "
+    with pytest.raises(ValueError, match=expected):
         look.observe(host, ["contaners", "os"])
 
 
@@ -410,7 +411,10 @@ def test_a_daemon_that_fails_one_question_loses_one_section(host: FakeHost) -> N
     answer = observe(host)
     assert answer["volumes"] is None
     assert answer["images"] == []
-    assert unread(answer) == [("volumes", None, "GET /volumes: status 500")]
+    assert unread(answer) == [
+        ("containers", "mounts", "GET /volumes: status 500"),
+        ("volumes", None, "GET /volumes: status 500"),
+    ]
 
 
 def test_systemd_that_does_not_answer(host: FakeHost) -> None:
@@ -508,6 +512,9 @@ def test_containers_and_their_kernel(host: FakeHost) -> None:
             "Created": 6,
         }
     ]
+    image = "/images/sha256:%s/" % ("1" * 64)  # not in the store, so the daemon is asked
+    host.engine.answers[image + "json"] = {"Config": {"User": "app", "Env": ["A=b"]}}
+    host.engine.answers[image + "history"] = [{"CreatedBy": "RUN /bin/sh -c apt-get update"}]
     host.engine.add(inspection("web"))
     host.engine.add(inspection("old", pid=0))
     host.container_process(CONTAINER_PID, "web", pids_max="2338")
@@ -526,9 +533,14 @@ def test_containers_and_their_kernel(host: FakeHost) -> None:
     assert (old["state"], old["pid"], old["kernel"]) == ("exited", None, None)
     assert answer["images"][0]["bulkhead"] is True
     assert answer["images"][0]["tags"] == ["shop:1"]
+    assert answer["images"][0]["config"]["user"] == "app"
+    assert answer["images"][0]["history"][0]["index_update"] is True
+    assert answer["images"][0]["history_source"] == "api"
+    (row,) = web["processes"]
+    assert (row["cap_eff"], row["count"], row["more_caps"]) == ("00000000a80425fb", 1, False)
     bridge = answer["networks"][0]
     assert (bridge["name"], bridge["icc"], bridge["containers"]) == ("bridge", True, 2)
-    assert answer["api_calls"] == 6 + 2
+    assert answer["api_calls"] == 6 + 2 + 2
 
 
 def test_a_process_that_cannot_be_read(host: FakeHost) -> None:
@@ -576,6 +588,9 @@ def test_one_inspection_that_fails(host: FakeHost) -> None:
     answer = observe(host, "containers")
     assert [item["name"] for item in answer["containers"]] == ["bb"]
     assert unread(answer) == [("containers", identifier("aa"), "status 500")]
+    failed, _ = observe(host, "containers", "details")["containers"]
+    assert (failed["id"], failed["error"]) == (identifier("aa"), "status 500")
+    assert (failed["config"], failed["kernel"]) == (None, None)
 
 
 def test_a_daemon_that_stops_answering_is_not_asked_for_ever(host: FakeHost) -> None:
@@ -831,9 +846,12 @@ def test_without_privileges(monkeypatch: pytest.MonkeyPatch) -> None:
         ("engine", "info", reason),
         *[(section, None, reason) for section in API_SECTIONS],
         ("lsm", "/sys/kernel/security/apparmor/profiles", "Permission denied"),
+        ("swarm", None, reason),
+        ("services", None, reason),
+        ("storage", "containerd_root", reason),
         ("engine", "/proc/812/environ", "Permission denied"),
     ]
-    assert answer["lsm"]["apparmor"] == {"enabled": True, "profiles": None}
+    assert answer["lsm"]["apparmor"] == {"enabled": True, "profiles": None, "profile_list": None}
     assert answer["engine"]["options"]["hosts"]["effective"] == ["fd://"]
 
 

@@ -1,0 +1,209 @@
+# Copyright: (c) 2026, the Bulkhead authors
+# Apache License 2.0 (see LICENSE)
+"""One pass of a look: what several collectors need, each thing read once and only when needed."""
+
+from __future__ import annotations
+
+import typing
+
+from ansible_collections.bulkhead.hardening.plugins.module_utils import (
+    look_access,
+    look_daemon,
+    look_files,
+    look_host,
+    look_systemd,
+)
+from ansible_collections.bulkhead.hardening.plugins.module_utils.docker_api import (
+    ApiError,
+    DockerApi,
+)
+from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import (
+    Mapping,
+    Notes,
+    UnreadableError,
+    mapping,
+    os_reason,
+    sequence,
+)
+
+
+class Pass:
+    """One pass: reads on demand what several collectors need, each thing once."""
+
+    def __init__(
+        self, host: Host, timeout: float, volume_sizes: bool = False, details: bool = False
+    ) -> None:
+        self.host = host
+        self.volume_sizes = volume_sizes
+        self.details = details
+        self.timeout = timeout
+        self.notes = Notes()
+        self._api: DockerApi | None = None
+        self._answers: dict[str, typing.Any] = {}
+
+    def once(self, name: str, read: typing.Callable[[], typing.Any]) -> typing.Any:
+        """Return what ``read`` returned, or raise what it raised, the first time."""
+        if name not in self._answers:
+            try:
+                self._answers[name] = read()
+            except UnreadableError as exc:
+                self._answers[name] = exc
+        answer = self._answers[name]
+        if isinstance(answer, UnreadableError):
+            raise answer
+        return answer
+
+    # -- systemd and the daemon ------------------------------------------------------------------
+    def units(self) -> dict[str, Mapping]:
+        """Return the units. Raises UnreadableError, also on a host without systemd."""
+
+        def read() -> dict[str, Mapping]:
+            if not look_systemd.is_init(self.host):
+                raise UnreadableError("systemd does not run this host")
+            return look_systemd.show_units(self.host, self.timeout)
+
+        found = self.once("units", read)
+        assert isinstance(found, dict)
+        return found
+
+    def daemon(self) -> look_daemon.Daemon:
+        """Return the daemon. Raises UnreadableError when systemd should answer and does not."""
+
+        def read() -> look_daemon.Daemon:
+            units = self.units() if look_systemd.is_init(self.host) else None
+            return look_daemon.Daemon(self.host, units, self.timeout)
+
+        found = self.once("daemon", read)
+        assert isinstance(found, look_daemon.Daemon)
+        return found
+
+    def daemon_notes(self) -> list[tuple[str, str]]:
+        """Return what could not be read of the daemon, if it was looked at."""
+        daemon = self._answers.get("daemon")
+        return daemon.notes if isinstance(daemon, look_daemon.Daemon) else []
+
+    # -- the API ---------------------------------------------------------------------------------
+    @property
+    def api_calls(self) -> int:
+        """How many requests were made."""
+        return self._api.calls if self._api else 0
+
+    def api(self) -> DockerApi:
+        """Return a client of a daemon that answers.
+
+        :raises UnreadableError: it does not run, may not be asked, or does not answer.
+        """
+        self.version()
+        assert self._api is not None
+        return self._api
+
+    def version(self) -> Mapping:
+        """Return the answer of ``/version``, the first request. Raises as :meth:`api`."""
+
+        def read() -> Mapping:
+            daemon = self.daemon()
+            if daemon.state == "absent":
+                raise UnreadableError(daemon.reason or "Docker is not installed")
+            if not daemon.callable:
+                raise UnreadableError(daemon.reason or "Docker is %s" % daemon.state)
+            if daemon.socket is None:
+                daemon.reason = "the daemon listens on no unix socket"
+                raise UnreadableError(daemon.reason)
+            self._api = DockerApi(self.host.path(daemon.socket), self.timeout)
+            try:
+                return mapping(self._api.get("/version"))
+            except ApiError as exc:
+                reason = self.failure(exc)
+                daemon.reason = "%s: %s" % (daemon.socket, reason)
+                if not isinstance(exc.__cause__, PermissionError):
+                    daemon.state = "broken"
+                raise UnreadableError(daemon.reason) from exc
+
+        return mapping(self.once("version", read))
+
+    def ask(self, path: str, **query: typing.Any) -> typing.Any:
+        """Return the answer to one GET request, asked once. Raises UnreadableError."""
+
+        def read() -> typing.Any:
+            try:
+                return self.api().get(path, **query)
+            except ApiError as exc:
+                raise UnreadableError("GET %s: %s" % (path, self.failure(exc))) from exc
+
+        return self.once("GET %s %s" % (path, sorted(query.items())), read)
+
+    def failure(self, exc: ApiError) -> str:
+        """Return why a request failed, without the words of the daemon: they may quote anything."""
+        if exc.status:
+            return "status %d" % exc.status
+        if isinstance(exc.__cause__, TimeoutError) or "timed out" in str(exc.__cause__):
+            return "no answer within %g s" % self.timeout
+        if isinstance(exc.__cause__, OSError):
+            return os_reason(exc.__cause__)
+        return "no valid answer"
+
+    def summaries(self) -> list[Mapping]:
+        """Return the list of all containers, as the API summarises them."""
+        return [mapping(item) for item in sequence(self.ask("/containers/json", all=1))]
+
+    def images(self) -> list[Mapping]:
+        """Return the list of images."""
+        return [mapping(item) for item in sequence(self.ask("/images/json", digests=1))]
+
+    def networks(self) -> list[Mapping]:
+        """Return the list of networks."""
+        return [mapping(item) for item in sequence(self.ask("/networks"))]
+
+    # -- what several sections need --------------------------------------------------------------
+    def info(self) -> Mapping:
+        """Return the answer of ``/info``. Raises UnreadableError."""
+        return mapping(self.ask("/info"))
+
+    def volumes(self) -> list[Mapping]:
+        """Return the list of volumes. Raises UnreadableError."""
+        return [mapping(row) for row in sequence(mapping(self.ask("/volumes")).get("Volumes"))]
+
+    def known_units(self) -> dict[str, Mapping]:
+        """Return the units, or nothing where systemd does not answer or does not run the host."""
+        try:
+            return self.units()
+        except UnreadableError:
+            return {}
+
+    def users(self) -> Mapping:
+        """Return the section ``users``. Raises UnreadableError."""
+        return mapping(self.once("users", lambda: look_host.users(self.host)))
+
+    def system(self) -> Mapping:
+        """Return the section ``os``."""
+        return mapping(
+            self.once("os", lambda: look_host.system(self.host, self.notes, self.timeout))
+        )
+
+    def security_modules(self) -> Mapping:
+        """Return the section ``lsm``."""
+        return mapping(self.once("lsm", lambda: look_host.security_modules(self.host, self.notes)))
+
+    def containerd(self) -> Mapping:
+        """Return the section ``containerd``. Raises UnreadableError."""
+
+        def read() -> Mapping:
+            daemon = self.daemon()
+            try:
+                version = self.version()
+            except UnreadableError:
+                version = {}
+            return look_access.containerd(
+                self.host,
+                daemon,
+                mapping(self.known_units().get("containerd.service")),
+                look_files.containerd_socket(self.host, daemon),
+                version,
+            )
+
+        return mapping(self.once("containerd", read))
+
+    def api_sockets(self) -> list[str]:
+        """Return the paths of the API's unix sockets. Raises UnreadableError."""
+        return look_files.api_sockets(self.daemon(), self.known_units())
