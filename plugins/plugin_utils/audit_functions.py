@@ -1,0 +1,153 @@
+# Copyright: (c) 2026, the Bulkhead authors
+# Apache License 2.0 (see LICENSE)
+"""The functions that checks may call in JMESPath, beside those of the language.
+
+Each answers null when what it is asked about is null: what is not known is never a pass.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import typing
+
+import jmespath
+from jmespath import functions
+
+from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import release
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import capabilities
+
+Json = dict[str, typing.Any]
+
+_OPTIONAL_TEXT = {"types": ["string", "null"]}
+_OPTIONAL_NUMBER = {"types": ["number", "null"]}
+_LIST = {"types": ["array", "null"]}
+_TEXT = {"types": ["string"]}
+#: Conditions under which a rule still covers everybody who does something.
+_HARMLESS = frozenset({"filetype"})
+
+
+_Method = typing.TypeVar("_Method", bound=typing.Callable[..., typing.Any])
+
+
+def _takes(*arguments: typing.Any) -> typing.Callable[[_Method], _Method]:
+    return typing.cast("typing.Callable[[_Method], _Method]", functions.signature(*arguments))
+
+
+class Functions(functions.Functions):
+    """The language's own functions, and these."""
+
+    @_takes(_OPTIONAL_TEXT, _TEXT)
+    def _func_mode_within(self, mode: str | None, allowed: str) -> bool | None:
+        """``mode_within('0640', '0644')``: no bit beyond the allowed ones is set."""
+        return None if mode is None else not int(mode, 8) & ~int(allowed, 8)
+
+    @_takes(_OPTIONAL_TEXT, _TEXT)
+    def _func_path_within(self, path: str | None, directory: str) -> bool | None:
+        """``path_within('/etc/docker', '/etc')``: it is the directory, or lies below it."""
+        return None if path is None else within(path, directory)
+
+    @_takes(_LIST, _LIST)
+    def _func_paths_touching(
+        self, paths: list[str] | None, directories: list[str] | None
+    ) -> list[str] | None:
+        """Return those paths that are one of the directories, lie below one, or contain one."""
+        if paths is None or directories is None:
+            return None
+        return [
+            path
+            for path in paths
+            if path and any(within(path, one) or within(one, path) for one in directories)
+        ]
+
+    @_takes(_OPTIONAL_TEXT, _TEXT)
+    def _func_before(self, text: str | None, mark: str) -> str | None:
+        """``before('0:0', ':')``: the text up to the mark, all of it without one."""
+        return None if text is None else text.partition(mark)[0]
+
+    @_takes(_OPTIONAL_TEXT, _TEXT)
+    def _func_version_at_least(self, version: str | None, least: str) -> bool | None:
+        """``version_at_least('26.1.5+dfsg1', '25.0')``; null for what is no version."""
+        try:
+            return None if version is None else release(version) >= release(least)
+        except ValueError:
+            return None
+
+    @_takes({"types": ["string", "array", "null"]})
+    def _func_capabilities(self, value: str | list[str] | None) -> list[str] | None:
+        """Return the names in a mask, or a list of names in their plain form; null when invalid."""
+        if value is None:
+            return None
+        try:
+            mask = value if isinstance(value, str) else capabilities.encode(value)
+            return capabilities.decode(mask)
+        except ValueError:
+            return None
+
+    @_takes(_LIST, _LIST)
+    def _func_without(
+        self, items: list[typing.Any] | None, others: list[typing.Any] | None
+    ) -> list[typing.Any] | None:
+        """Return the items of one list that are not in another."""
+        if items is None or others is None:
+            return None
+        return [item for item in items if item not in others]
+
+    @_takes(_OPTIONAL_NUMBER, _OPTIONAL_NUMBER)
+    def _func_days_between(self, earlier: float | None, later: float | None) -> float | None:
+        """Return the days from one moment to another; both are seconds since the epoch."""
+        return None if earlier is None or later is None else (later - earlier) / 86400
+
+    @_takes({"types": ["object"]}, _LIST, _TEXT)
+    def _func_watched(self, thing: Json, rules: list[Json] | None, wanted: str) -> bool | None:
+        """Tell whether audit rules record everybody's accesses of some kinds to a file or directory.
+
+        The first rule that fits decides, as in the kernel. A directory must be watched as one.
+        """
+        if rules is None:
+            return None
+        missing = set(wanted)
+        for rule in rules:
+            if not _covers(rule, thing):
+                continue
+            permissions = set(rule["perm"] if rule["perm"] is not None else "rwxa")
+            if rule["action"] == "never":
+                if missing & permissions:
+                    return False
+                continue
+            missing -= permissions
+        return not missing
+
+
+def _covers(rule: Json, thing: Json) -> bool:
+    if rule["list"] != "exit" or "all" not in rule["syscalls"]:
+        return False
+    conditions = [item for item in rule["fields"] if item["field"] not in _HARMLESS]
+    if rule["action"] == "always" and conditions:
+        return False  # it records some accesses only
+    path, watched = thing["resolved"] or thing["path"], rule["resolved"] or rule["path"]
+    if rule["kind"] == "dir":
+        return within(path, watched)
+    return bool(rule["kind"] == "path" and path == watched and thing["type"] != "directory")
+
+
+def within(path: str, directory: str) -> bool:
+    """Tell whether a path is a directory or lies below it; by name, links are not followed."""
+    one, other = posixpath.normpath(path), posixpath.normpath(directory).rstrip("/")
+    return one == other or one.startswith(other + "/")
+
+
+OPTIONS: typing.Final = jmespath.Options(custom_functions=Functions())
+
+
+def names() -> frozenset[str]:
+    """Return the names of all functions that an expression may call."""
+    return frozenset(Functions.FUNCTION_TABLE)
+
+
+def called(node: Json) -> set[str]:
+    """Return the names of the functions that a parsed expression calls."""
+    found = {node["value"]} if node["type"] == "function_expression" else set()
+    for child in node["children"]:
+        if isinstance(child, dict):
+            found |= called(child)
+    return found
