@@ -79,6 +79,16 @@ class Check:
     manual: Json | None = None
     expressions: typing.Mapping[str, typing.Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def reads_process(self) -> bool:
+        """Whether it asks about the process of a container, which only a running one has."""
+        asked = (
+            self.expressions[name].expression
+            for name in ("applies", "passes")
+            if name in self.expressions
+        )
+        return self.scope == "container" and any("object.kernel" in text for text in asked)
+
     def described(self) -> Json:
         """Return the check as a report shows it."""
         return {

@@ -47,7 +47,6 @@ POLICY: typing.Final[Json] = {
     "ca_days": 365,
 }
 
-#: How many objects of one check are shown with their evidence. All are counted and judged.
 _RUNNING = ("running", "paused", "restarting")
 
 
@@ -141,6 +140,8 @@ class _Judge:
     def _verdict(self, check: Check, thing: Json | None) -> tuple[str, str | None]:
         if thing is not None and thing.get("error"):
             return "error", f"it could not be read: {thing['error']}"
+        if check.reads_process and thing and not thing["kernel"] and thing["state"] in _RUNNING:
+            return "error", "its process could not be read"
         if "applies" in check.expressions and not self._truth(check, "applies", thing):
             return "not_applicable", check.otherwise
         if "passes" not in check.expressions:
@@ -149,8 +150,6 @@ class _Judge:
             return "error", self._why_unknown()
         passes = "passes"
         if "when_stopped" in check.expressions and thing is not None and thing["kernel"] is None:
-            if thing["state"] in _RUNNING:
-                return "error", "its process could not be read"
             passes = "when_stopped"
         if self._truth(check, passes, thing):
             return "pass", None

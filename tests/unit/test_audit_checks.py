@@ -1,0 +1,228 @@
+"""The checks of the audit: what each says of recorded hosts, and that none is left out."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import re
+import typing
+
+import pytest
+import yaml
+
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
+    audit_checks,
+    audit_evaluate,
+)
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import PolicyError
+from tests.unit.checkout import ROOT
+
+Json = dict[str, typing.Any]
+CHECKS = {check.id: check for check in audit_checks.builtin()}
+CASES: dict[str, dict[str, Json]] = yaml.safe_load(
+    (ROOT / "tests/unit/audit_cases.yml").read_text()
+)
+
+#: Checks that apply to every host that there is.
+ALWAYS = {
+    "1.2.1": "every host has an operating system",
+    "BH-10": "that no other daemon runs is worth knowing on every host",
+}
+
+
+@functools.cache
+def _recorded(name: str) -> str:
+    return (ROOT / f"tests/fixtures/observations/{name}.json").read_text()
+
+
+def changed(case: Json) -> tuple[Json, Json]:
+    """Return a recorded host and a policy, with the values of a case set."""
+    document = {**json.loads(_recorded(case["on"])), "policy": copy.deepcopy(audit_evaluate.POLICY)}
+    for path, value in case.get("set", {}).items():
+        put(document, path, value)
+    return document, document.pop("policy")
+
+
+def put(document: Json, path: str, value: typing.Any) -> None:
+    """Set ``a.b[name=x].c``, ``a[0].c`` or, to append, ``a[+]``."""
+    at: typing.Any = document
+    words = re.findall(r"\[[^\]]*\]|[^.\[\]]+", path)
+    for number, word in enumerate(words):
+        last = number == len(words) - 1
+        if word == "[+]":
+            at.append(value)
+        elif word.startswith("["):
+            key, _, wanted = word[1:-1].partition("=")
+            at = at[int(key)] if not wanted else next(row for row in at if row[key] == wanted)
+        elif last:
+            at[word] = value
+        else:
+            at = at[word]
+
+
+def verdicts(check: str, look: Json, policy: Json) -> dict[str | None, str]:
+    """Return the verdict of one check on each object, by its name."""
+    found = audit_evaluate.evaluate([CHECKS[check]], look, policy)
+    names = [item["name"] for item in found["objects"]]
+    return {
+        None if item["object"] is None else names[item["object"]]: item["verdict"]
+        for item in found["results"][0]["items"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("check", "verdict"), [(check, verdict) for check, rows in CASES.items() for verdict in rows]
+)
+def test_a_case(check: str, verdict: str) -> None:
+    case = CASES[check][verdict]
+    seen = verdicts(check, *changed(case))
+    if "object" in case:
+        assert seen[case["object"]] == verdict
+    else:
+        assert verdict in seen.values()
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_every_check_has_its_cases(check: str) -> None:
+    """One that passes, one that fails or must be looked at, one to which it does not apply."""
+    rows = set(CASES[check])
+    assert rows & {"fail", "manual"}
+    if "passes" in CHECKS[check].expressions:
+        assert "pass" in rows
+    assert "not_applicable" in rows or check in ALWAYS
+
+
+def test_all_recommendations_of_the_benchmark_are_there() -> None:
+    found = [check for check in CHECKS.values() if check.namespace == "cis"]
+    assert len(found) == 118
+    assert sum("passes" in check.expressions for check in found) == 110
+    sections = {"1": 20, "2": 19, "3": 24, "4": 12, "5": 32, "6": 2, "7": 9}
+    assert {s: sum(c.section == s for c in found) for s in sections} == sections
+    assert [check.id for check in found if check.was is None] == ["2.7"]
+    assert CHECKS["2.8"].was == "2.7"
+
+
+def test_remedies_name_variables_that_there_are() -> None:
+    defaults = yaml.safe_load((ROOT / "roles/docker_daemon/defaults/main.yml").read_text())
+    named = {check.variable for check in CHECKS.values() if check.variable}
+    assert named
+    assert named <= set(defaults)
+
+
+def test_nothing_is_a_pass_when_nothing_is_known() -> None:
+    """An observation without a single section: errors, and no pass."""
+    look: Json = {"unread": [{"section": "engine", "item": None, "reason": "no answer"}]}
+    found = audit_evaluate.evaluate(list(CHECKS.values()), look, audit_evaluate.POLICY)
+    assert {row["verdict"] for row in found["results"]} <= {"error", "manual"}
+    daemon = next(row for row in found["results"] if row["check"] == "2.2")
+    assert "no answer" in daemon["items"][0]["reason"]
+
+
+def test_an_option_that_nothing_tells_is_an_error() -> None:
+    look, policy = changed({"on": "audit-hardened", "set": {"engine.effective.icc.value": None}})
+    assert verdicts("2.2", look, policy) == {None: "error"}
+
+
+@pytest.mark.parametrize("hole", ["kernel", "processes"])
+def test_a_container_of_which_something_is_unknown_never_passes_by_it(hole: str) -> None:
+    look, policy = changed({"on": "audit-hardened", "set": {f"containers[name=good].{hole}": None}})
+    before = audit_evaluate.evaluate(
+        list(CHECKS.values()), json.loads(_recorded("audit-hardened")), policy
+    )
+    after = audit_evaluate.evaluate(list(CHECKS.values()), look, policy)
+    pairs = zip(before["results"], after["results"])
+    changed_to = {b["check"]: a["verdict"] for b, a in pairs if a["verdict"] != b["verdict"]}
+    assert changed_to
+    assert set(changed_to.values()) == {"error"}, changed_to
+
+
+def test_a_container_that_could_not_be_read_is_an_error() -> None:
+    change = {"containers[name=good].error": "status 500", "containers[name=good].config": None,
+              "containers[name=good].kernel": None}  # fmt: skip
+    look, policy = changed({"on": "audit-hardened", "set": change})
+    for check in CHECKS.values():
+        if check.scope == "container":
+            assert verdicts(check.id, look, policy) == {"good": "error"}
+
+
+# -- files of checks -------------------------------------------------------------------------------
+OWN: Json = {
+    "id": "my-1", "title": "t", "remedy": "r", "why": "w", "source": "s", "scope": "container",
+    "passes": "object.config.init == `true`",
+}  # fmt: skip
+
+
+def test_a_check_of_ones_own() -> None:
+    (check,) = [c for c in audit_checks.with_own([OWN], []) if c.namespace == "user"]
+    look = json.loads(_recorded("audit-hardened"))
+    found = audit_evaluate.evaluate([check], look, audit_evaluate.POLICY)
+    assert found["results"][0]["verdict"] == "fail"
+    assert found["objects"][0]["name"] == "good"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"id": 2.1}, "in quotes"),
+        ({"id": "2.2"}, "of that id already"),
+        ({"title": ""}, "title"),
+        ({"scope": "contaner"}, "give one of host"),
+        ({"passes": "object."}, "no valid JMESPath"),
+        ({"passes": 7}, "as text"),
+        ({"passes": "lenght(object)"}, "did you mean length"),
+        ({"pases": "x"}, "did you mean passes"),
+        ({"passes": None, "manual": None}, "passes"),
+        ({"level": 3}, "level"),
+        ({"severity": "bad"}, "severity"),
+    ],
+)
+def test_a_check_that_is_none_is_refused(change: Json, says: str) -> None:
+    entry = {key: value for key, value in {**OWN, **change}.items() if value is not None}
+    with pytest.raises(PolicyError) as caught:
+        audit_checks.with_own([entry], [])
+    assert says in str(caught.value)
+
+
+def test_a_file_of_checks_that_cannot_be_read_is_named(tmp_path: typing.Any) -> None:
+    with pytest.raises(PolicyError, match="docker_audit_check_files"):
+        audit_checks.with_own([], [str(tmp_path / "none.yml")])
+    (tmp_path / "a.yml").write_text("checks: [")
+    with pytest.raises(PolicyError, match="docker_audit_check_files"):
+        audit_checks.with_own([], [str(tmp_path / "a.yml")])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "some", "none"),
+    [
+        ({"levels": (1,)}, "2.2", "2.10"),
+        ({"levels": (2,)}, "2.10", None),
+        ({"igs": (1,)}, "5.5", "2.2"),
+        ({"sections": ("3",)}, "3.1", "2.2"),
+        ({"ids": ("2.8", "1.6:2.9")}, "2.10", "2.9"),
+        ({"tags": ("limits",)}, "5.11", "5.5"),
+        ({"skip": ("5.5",)}, "5.6", "5.5"),
+    ],
+)
+def test_selection(wanted: Json, some: str, none: str | None) -> None:
+    found = {
+        c.id for c in audit_checks.select(audit_checks.builtin(), audit_checks.Selection(**wanted))
+    }
+    assert some in found
+    assert none not in found
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        ({"ids": ("5.99",)}, "docker_audit_ids is '5.99'"),
+        ({"tags": ("limit",)}, "did you mean limits"),
+        ({"sections": ("8",)}, "docker_audit_sections"),
+        ({"levels": (3,)}, "docker_audit_levels"),
+        ({"sections": ("3",), "ids": ("2.2",)}, "no check at all"),
+    ],
+)
+def test_a_mistyped_selector_is_an_error(wanted: Json, says: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        audit_checks.select(audit_checks.builtin(), audit_checks.Selection(**wanted))
+    assert says in str(caught.value)
