@@ -9,7 +9,7 @@ SHELL := bash
 WITH_TOOLS := tools/bootstrap
 WITH_LAB := tools/bootstrap --lab
 
-# For harden, rollback and uninstall: which hosts. The embedded default is the lab.
+# For audit, harden, rollback and uninstall: which hosts. The embedded default is the lab.
 INVENTORY ?= inventories/lab
 LIMIT ?=
 ARGS ?=
@@ -25,7 +25,7 @@ lint types unit oldest bench molecule demo: export ANSIBLE_CONFIG := $(CURDIR)/a
 lint types unit oldest bench molecule demo: export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/playbooks/collections
 
 # For your own hosts, your own configuration counts, if there is one.
-harden rollback uninstall: export ANSIBLE_CONFIG ?= $(CURDIR)/ansible.cfg
+audit harden rollback uninstall: export ANSIBLE_CONFIG ?= $(CURDIR)/ansible.cfg
 
 PLAY = $(WITH_TOOLS) -- ansible-playbook --inventory "$(INVENTORY)" $(if $(LIMIT),--limit "$(LIMIT)") $(ARGS)
 
@@ -33,6 +33,10 @@ PLAY = $(WITH_TOOLS) -- ansible-playbook --inventory "$(INVENTORY)" $(if $(LIMIT
 .PHONY: demo
 demo: ## Harden a disposable Docker host and show what changed
 	@$(WITH_LAB) -- tools/demo/run
+
+.PHONY: audit
+audit: ## Judge your hosts by the CIS benchmark, read-only: make audit INVENTORY=path LIMIT=pattern
+	@$(PLAY) playbooks/audit.yml
 
 .PHONY: harden
 harden: ## Harden your hosts: make harden INVENTORY=path LIMIT=pattern ARGS='--check --diff'

@@ -2,7 +2,7 @@
 # Apache License 2.0 (see LICENSE)
 """Checks as data: read, verified and selected. Nothing here knows a host.
 
-The format is described by docs/schemas/check.schema.json and docs/reference/checks.md.
+The format is described by docs/reference/checks.md.
 """
 
 from __future__ import annotations

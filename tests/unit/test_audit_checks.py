@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import os
 import re
+import subprocess
+import sys
 import typing
 
 import pytest
@@ -226,3 +229,13 @@ def test_a_mistyped_selector_is_an_error(wanted: Json, says: str) -> None:
     with pytest.raises(PolicyError) as caught:
         audit_checks.select(audit_checks.builtin(), audit_checks.Selection(**wanted))
     assert says in str(caught.value)
+
+
+def test_the_reference_is_current() -> None:
+    """If not: tools/checks-reference > docs/reference/checks.md."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools/checks-reference")],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "playbooks/collections")},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (ROOT / "docs/reference/checks.md").read_text() == done.stdout
