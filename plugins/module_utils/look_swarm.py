@@ -182,13 +182,16 @@ def validity(pem: str) -> tuple[float, float]:
         raise ValueError("no certificate")
     data = base64.b64decode(match.group(1))
     # Certificate, and in it TBSCertificate: [version] serialNumber signature issuer validity
-    position = _enter(data, _enter(data, 0))
-    if data[position] == 0xA0:
-        position = _skip(data, position)
-    for _ in range(3):
-        position = _skip(data, position)
-    position = _enter(data, position)
-    return _time(data, position), _time(data, _skip(data, position))
+    try:
+        position = _enter(data, _enter(data, 0))
+        if data[position] == 0xA0:
+            position = _skip(data, position)
+        for _ in range(3):
+            position = _skip(data, position)
+        position = _enter(data, position)
+        return _time(data, position), _time(data, _skip(data, position))
+    except IndexError:
+        raise ValueError("cut off") from None
 
 
 def _header(data: bytes, position: int) -> tuple[int, int]:

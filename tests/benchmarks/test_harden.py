@@ -17,23 +17,11 @@ import typing
 import pytest
 
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import daemon_plan, daemon_policy
+from tests.benchmarks.conftest import Say
 from tests.unit import observations as obs
 
 ROOT = pathlib.Path(__file__).parents[2]
 BIN = pathlib.Path(sys.executable).parent
-
-Say = typing.Callable[[str], None]
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    """Return a printer that is heard although pytest captures output."""
-
-    def line(text: str) -> None:
-        with capsys.disabled():
-            print(text)
-
-    return line
 
 
 @pytest.fixture

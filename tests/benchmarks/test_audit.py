@@ -1,0 +1,78 @@
+"""What an audit costs on the controller: judging, and the reports of a fleet.
+
+A child process does the work, so that its peak of memory is that of the audit alone. Nothing here
+asserts a time; that memory does not grow with the number of hosts is asserted.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.benchmarks.conftest import Say
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONTAINERS = 50
+
+WORK = """
+import copy, datetime, json, pathlib, resource, sys, time
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import audit_report, audit_run, door
+folder, hosts, containers, recording = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+look = json.loads(pathlib.Path(recording).read_text())
+known = look["containers"]
+look["containers"] = [copy.deepcopy(known[n % len(known)]) for n in range(containers)]
+for number, container in enumerate(look["containers"]):
+    container["id"] = "%064x" % number
+run = audit_run.settings({})
+path = audit_report.check_folder(folder)
+today = datetime.date(2026, 11, 24)
+started = time.process_time()
+for number in range(hosts):
+    name = "host%04d" % number
+    result = audit_run.audit(name, look, run, today)
+    result.update(audited_at="2026-11-24T10:00:00+00:00", duration_seconds=1.0)
+    door.store(result, str(path / "hosts" / audit_report.host_file(name)))
+judged = time.process_time()
+header = {"started_at": "", "finished_at": "", "collection_version": "0", "fail_on": [], "selection": {},
+          "benchmark": {"name": "CIS Docker Benchmark", "version": "1.8.0"}}
+checks = {check.id: check.described() for check in run.checks}
+names = ["host%04d" % number for number in range(hosts)]
+totals = audit_report.write(path, header, checks, names, {}, list(audit_report.WRITERS), 0.0)
+print(json.dumps({
+    "judge": judged - started, "write": time.process_time() - judged,
+    "items": sum(totals["item_counts"].values()),
+    "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    "page": (path / "index.html").stat().st_size, "result": (path / "result.json").stat().st_size,
+}))
+"""
+
+
+def work(folder: pathlib.Path, hosts: int) -> dict[str, float]:
+    recording = ROOT / "tests/fixtures/observations/audit-bad.json"
+    done = subprocess.run(
+        [sys.executable, "-c", WORK, str(folder), str(hosts), str(CONTAINERS), str(recording)],
+        env={"PYTHONPATH": str(ROOT / "playbooks" / "collections"), "PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("largest", [1000])
+def test_a_fleet_through_checks_and_reports(tmp_path: pathlib.Path, say: Say, largest: int) -> None:
+    say(f"\n{CONTAINERS} containers on each host, processor seconds on one core:")
+    memory = {}
+    for hosts in (10, 100, largest):
+        found = work(tmp_path / str(hosts), hosts)
+        memory[hosts] = found["rss"]
+        say(
+            f"{hosts:5d} hosts  {found['items']:9.0f} verdicts  judge {found['judge']:6.1f} s  "
+            f"reports {found['write']:6.1f} s  peak {found['rss'] / 1024:5.0f} MiB  "
+            f"page {found['page'] / 2**20:5.1f} MiB  result.json {found['result'] / 2**20:6.1f} MiB"
+        )
+    # A summary keeps a name for each host and failing check; a host's result takes a thousand times that.
+    assert memory[largest] - memory[10] < 100 * 1024
