@@ -84,7 +84,7 @@ class Check:
         """Whether it asks about the process of a container, which only a running one has."""
         asked = (
             self.expressions[name].expression
-            for name in ("applies", "passes")
+            for name in ("known", "applies", "passes")
             if name in self.expressions
         )
         return self.scope == "container" and any("object.kernel" in text for text in asked)

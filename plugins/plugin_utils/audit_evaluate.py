@@ -47,8 +47,6 @@ POLICY: typing.Final[Json] = {
     "ca_days": 365,
 }
 
-_RUNNING = ("running", "paused", "restarting")
-
 
 class _Unknown(Exception):
     """An expression that cannot be answered from what is known."""
@@ -140,14 +138,16 @@ class _Judge:
     def _verdict(self, check: Check, thing: Json | None) -> tuple[str, str | None]:
         if thing is not None and thing.get("error"):
             return "error", f"it could not be read: {thing['error']}"
-        if check.reads_process and thing and not thing["kernel"] and thing["state"] in _RUNNING:
+        if check.reads_process and thing and not thing["kernel"] and _has_process(thing):
             return "error", "its process could not be read"
         if "applies" in check.expressions and not self._truth(check, "applies", thing):
             return "not_applicable", check.otherwise
         if "passes" not in check.expressions:
             return "manual", None
-        if "known" in check.expressions and self._ask(check, "known", thing) is None:
-            return "error", self._why_unknown()
+        if "known" in check.expressions:
+            known = self._ask(check, "known", thing)
+            if known is None or (isinstance(known, list) and None in known):
+                return "error", self._why_unknown()
         passes = "passes"
         if "when_stopped" in check.expressions and thing is not None and thing["kernel"] is None:
             passes = "when_stopped"
@@ -210,6 +210,12 @@ class _Judge:
                 }
             )
         return self._known[key]
+
+
+def _has_process(container: Json) -> bool:
+    """Tell whether a container has a process; one that waits for its next start has none."""
+    state = container["state"]
+    return state in ("running", "paused") or (state == "restarting" and bool(container.get("pid")))
 
 
 def _digest(scope: str, thing: Json) -> str | None:

@@ -8,6 +8,7 @@ Each answers null when what it is asked about is null: what is not known is neve
 from __future__ import annotations
 
 import posixpath
+import re
 import typing
 
 import jmespath
@@ -24,6 +25,10 @@ _LIST = {"types": ["array", "null"]}
 _TEXT = {"types": ["string"]}
 #: Conditions under which a rule still covers everybody who does something.
 _HARMLESS = frozenset({"filetype"})
+#: Words in names of variables whose values are secrets.
+_SECRET = re.compile(
+    r"passw(?:or)?d|passphrase|secret|token|credential|private_?key|api_?key|access_?key", re.I
+)
 
 
 _Method = typing.TypeVar("_Method", bound=typing.Callable[..., typing.Any])
@@ -105,17 +110,33 @@ class Functions(functions.Functions):
         """
         if rules is None:
             return None
-        missing = set(wanted)
+        missing = {(kind, arch) for kind in wanted for arch in ("b32", "b64")}
         for rule in rules:
             if not _covers(rule, thing):
                 continue
-            permissions = set(rule["perm"] if rule["perm"] is not None else "rwxa")
+            permissions = rule["perm"] if rule["perm"] is not None else "rwxa"
+            fits = {(kind, arch) for kind in permissions for arch in _architectures(rule)}
             if rule["action"] == "never":
-                if missing & permissions:
+                if missing & fits:
                     return False
                 continue
-            missing -= permissions
+            missing -= fits
         return not missing
+
+    @_takes(_LIST)
+    def _func_secret_names(self, names: list[str] | None) -> list[str] | None:
+        """Return the names that sound like a secret's, but not those that name a file of one."""
+        if names is None:
+            return None
+        return [name for name in names if _SECRET.search(name) and not name.endswith("_FILE")]
+
+
+def _architectures(rule: Json) -> tuple[str, ...]:
+    """Return whose system calls a rule is about; a host of 64 bits runs programs of 32 too."""
+    arch = rule["arch"]
+    if arch is None:
+        return ("b32", "b64")
+    return (arch,) if arch in ("b32", "b64") else (("b64",) if "64" in arch else ("b32",))
 
 
 def _covers(rule: Json, thing: Json) -> bool:

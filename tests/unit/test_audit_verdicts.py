@@ -1,0 +1,190 @@
+"""Hosts on which a careless reading of the configuration would say the wrong thing."""
+
+from __future__ import annotations
+
+import typing
+
+import pytest
+
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import audit_functions
+
+from .test_audit_checks import changed, verdicts
+
+Json = dict[str, typing.Any]
+GOOD = "containers[name=good]"
+STOPPED: Json = {"state": "exited", "pid": None, "kernel": None}
+
+
+def host(check: str, on: str = "audit-hardened", **values: typing.Any) -> str:
+    """Return the worst-known verdict of a check about the host or daemon itself."""
+    change = {path.replace("__", "."): value for path, value in values.items()}
+    found = verdicts(check, *changed({"on": on, "set": change}))
+    assert list(found) == [None]
+    return found[None]
+
+
+def container(check: str, values: Json, of_host: Json | None = None) -> str:
+    change = {f"{GOOD}.{path}": value for path, value in values.items()}
+    change |= of_host or {}
+    return verdicts(check, *changed({"on": "audit-hardened", "set": change}))["good"]
+
+
+# -- the audit system ------------------------------------------------------------------------------
+RULE: Json = {
+    "list": "exit", "action": "always", "kind": "dir", "path": "/etc/docker", "resolved": "/etc/docker",
+    "perm": "wa", "syscalls": ["all"], "arch": None, "fields": [], "key": None, "keys": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("enabled", "verdict"), [(0, "fail"), (1, "pass"), (2, "pass")])
+def test_rules_record_nothing_while_auditing_is_off(enabled: int, verdict: str) -> None:
+    change = {"audit.loaded": [RULE], "audit.enabled": enabled, "audit.persistent": []}
+    found = verdicts("1.1.6", *changed({"on": "audit-hardened", "set": change}))
+    assert set(found.values()) == {verdict}
+
+
+@pytest.mark.parametrize(
+    ("arches", "covered"),
+    [
+        ([None], True),
+        (["b64"], False),
+        (["i386"], False),
+        (["b32", "b64"], True),
+        (["x86_64", "i386"], True),
+    ],
+)
+def test_programs_of_32_bits_are_recorded_too(arches: list[str | None], covered: bool) -> None:
+    thing = {"path": "/etc/docker", "resolved": "/etc/docker", "type": "directory"}
+    rules = [{**RULE, "arch": arch} for arch in arches]
+    assert audit_functions.Functions()._func_watched(thing, rules, "wa") is covered
+
+
+def test_members_that_a_directory_service_may_know() -> None:
+    assert host("1.1.2", docker_group__other_sources=["sss"]) == "manual"
+    asked = {"docker_group__other_sources": ["sss"], "docker_group__resolved_by": "getent"}
+    assert host("1.1.2", **asked) == "pass"
+
+
+# -- the daemon ------------------------------------------------------------------------------------
+def test_the_iptables_option_is_about_nftables_too() -> None:
+    change = {"engine__effective__firewall_backend__value": "nftables"}
+    assert host("2.4", engine__effective__iptables__value=False, **change) == "fail"
+    assert host("2.4", engine__effective__iptables__value=True, **change) == "pass"
+
+
+def test_a_stopped_daemon_is_no_swarm() -> None:
+    change = {"engine__info": None, "engine__state": "stopped"}
+    assert host("2.16", engine__effective__live_restore__value=None, **change) == "error"
+
+
+def test_a_kernel_without_seccomp() -> None:
+    none = {"engine__info__seccomp": False, "engine__effective__seccomp_profile__value": None}
+    assert host("2.18", **none) == "fail"
+
+
+@pytest.mark.parametrize(
+    ("check", "path"),
+    [
+        ("2.3", "engine__effective__debug__value"),
+        ("2.17", "engine__docker_proxies"),
+        ("2.18", "engine__effective__seccomp_profile__value"),
+    ],
+)
+def test_half_an_answer_is_none(check: str, path: str) -> None:
+    assert host(check, **{path: None}) == "error"
+
+
+def test_tls_that_cannot_be_told() -> None:
+    assert host("2.8", on="audit-daemon", engine__tls=None) == "error"
+
+
+@pytest.mark.parametrize("check", ["1.2.2", "4.2"])
+def test_without_a_policy_somebody_has_to_look(check: str) -> None:
+    assert set(verdicts(check, *changed({"on": "audit-hardened"})).values()) == {"manual"}
+
+
+@pytest.mark.parametrize(
+    ("data", "verdict"), [("10.0.0.5", "fail"), ("", "fail"), ("10.9.0.5", "pass")]
+)
+def test_the_advertised_address_has_a_port(data: str, verdict: str) -> None:
+    change = {"swarm__advertise_addr": "10.0.0.5:2377", "swarm__node_addr": "10.0.0.1"}
+    assert host("7.9", on="audit-swarm", swarm__data_path_addr=data, **change) == verdict
+
+
+# -- containers ------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("mode", "verdict"), [("enforce", "pass"), ("complain", "fail"), (None, "fail")]
+)
+def test_a_profile_that_only_complains(mode: str | None, verdict: str) -> None:
+    assert container("5.2", {"kernel.apparmor_mode": mode}) == verdict
+
+
+@pytest.mark.parametrize("enforcing", [True, False])
+def test_selinux_that_only_complains(enforcing: bool) -> None:
+    of_host = {"lsm.selinux.enabled": True, "lsm.selinux.enforcing": enforcing}
+    label = {"kernel.selinux_label": "system_u:system_r:container_t:s0:c1,c2"}
+    assert container("5.3", label, of_host) == ("pass" if enforcing else "fail")
+
+
+def mount(**values: typing.Any) -> Json:
+    made = {"rw": True, "kind": "bind", "resolved": "/srv/x", "destination": "/x", "sockets": []}
+    return {"config.mounts": [{**made, "host_path": made["resolved"], **values}]}
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ({}, "pass"),
+        ({"resolved": "/etc"}, "fail"),
+        ({"resolved": "/etc", "rw": False}, "manual"),
+        ({"resolved": "/", "rw": False}, "manual"),
+        ({"resolved": None, "host_path": "/etc/gone"}, "fail"),
+        ({"resolved": "/dev/sda1", "kind": "volume_device"}, "fail"),
+        ({"resolved": "/var/lib/docker/volumes/v/_data", "kind": "volume"}, "pass"),
+        ({"resolved": "/var/lib/docker/plugins/p/mnt", "kind": "volume_other"}, "pass"),
+        ({"resolved": None, "host_path": None, "kind": "tmpfs"}, "pass"),
+    ],
+)
+def test_mounts_of_the_host(values: Json, verdict: str) -> None:
+    assert container("5.6", mount(**values)) == verdict
+
+
+@pytest.mark.parametrize("user", ["00", "000:5"])
+def test_a_user_that_is_zero_by_another_name(user: str) -> None:
+    change = {"config.user": user, "config.modes.user": None, **STOPPED}
+    assert container("4.1", change) == "fail"
+
+
+@pytest.mark.parametrize(("mode", "verdict"), [("private", "pass"), ("host", "fail")])
+def test_a_stopped_container_will_be_remapped(mode: str, verdict: str) -> None:
+    assert container("4.1", {"config.user": "", "config.modes.user": mode, **STOPPED}) == verdict
+
+
+@pytest.mark.parametrize(("profile", "verdict"), [("unconfined", "fail"), ("builtin", "pass")])
+def test_a_stopped_container_gets_the_daemons_profile(profile: str, verdict: str) -> None:
+    of_host = {"engine.effective.seccomp_profile.value": profile}
+    assert container("5.22", {"config.seccomp_profile": "default", **STOPPED}, of_host) == verdict
+
+
+def test_a_root_that_was_mounted_writable_again() -> None:
+    both = {"config.readonly_rootfs": True, "kernel.rootfs_readonly": False}
+    assert container("5.13", both) == "fail"
+
+
+@pytest.mark.parametrize("check", ["5.8", "5.9", "5.14"])
+def test_what_listens_in_the_hosts_network_has_to_be_known(check: str) -> None:
+    shared = {"kernel.host_namespaces": ["net"], "config.ports": []}
+    assert container(check, {**shared, "listening": None}) == "error"
+    assert container(check, {**shared, "listening": []}) == "pass"
+
+
+def test_a_container_between_two_starts_has_no_process() -> None:
+    waiting = {"state": "restarting", "pid": 0, "kernel": None}
+    assert container("5.13", {**waiting, "config.readonly_rootfs": True}) == "pass"
+    assert container("5.13", {**waiting, "pid": 77}) == "error"
+
+
+def test_names_of_secrets() -> None:
+    names = ["db_password", "DB_PASSWORD_FILE", "ApiKey", "GITHUB_TOKEN", "PATH", "KEYBOARD"]
+    found = audit_functions.Functions()._func_secret_names(names)
+    assert found == ["db_password", "ApiKey", "GITHUB_TOKEN"]
