@@ -322,7 +322,11 @@ def lock(tx: Transaction) -> str:
                 ) from None
             tx.host.sleep(0.25)
         else:
-            return "the only transaction on this host"
+            break
+    linked = files.status(tx.host, ledger_module.LOCK)
+    if linked is None or linked.st_ino != os.fstat(descriptor).st_ino:
+        raise HostError("another run removed what Bulkhead kept on this host meanwhile; run again")
+    return "the only transaction on this host"
 
 
 # -- recover ---------------------------------------------------------------------------------------
