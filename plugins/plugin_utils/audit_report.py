@@ -8,10 +8,13 @@ of a host is hostile: control characters go, markup is escaped, nothing is a tem
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
+import stat
 import tempfile
 import typing
 import urllib.parse
@@ -26,8 +29,11 @@ VERDICTS = audit_evaluate.VERDICTS
 OPEN: typing.Final = ("error", "fail", "pending", "manual")
 _TEMPLATE = pathlib.Path(__file__).with_name("audit.html")
 _MARK = "/*DATA*/"
+_FOLDER: typing.Final = "docker_audit_report_dir"
 #: How many names, and how much evidence, the page shows of one finding; all is in result.json.
 _NAMES, _EVIDENCE = 20, 600
+#: How many different findings of one check on one host it shows, and how many texts it keeps for all.
+_GROUPS, _TEXTS = 8, 20_000
 
 
 def host_file(host: str) -> str:
@@ -36,22 +42,31 @@ def host_file(host: str) -> str:
 
 
 def check_folder(folder: str) -> pathlib.Path:
-    """Make the folder of the reports, or see that it can be written.
+    """Make the folder of the reports, or see that it can be written and is nobody else's.
 
-    :raises PolicyError: it cannot; before any host is touched.
+    :raises PolicyError: it cannot, or is not; before any host is touched.
     """
     path = pathlib.Path(folder)
     try:
-        (path / "hosts").mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.is_symlink():
-            raise PolicyError("docker_audit_report_dir", folder, "this is a link; name the folder")
-        path.chmod(0o700)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for place in (path, path / "hosts"):
+            place.mkdir(mode=0o700, exist_ok=True)
+            _refuse_shared(place)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as exc:
         fix = f"the folder cannot be written: {exc.strerror}"
-        raise PolicyError("docker_audit_report_dir", folder, fix) from exc
+        raise PolicyError(_FOLDER, folder, fix) from exc
     return path
+
+
+def _refuse_shared(place: pathlib.Path) -> None:
+    found = place.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise PolicyError(_FOLDER, str(place), "this is a link or a file; name the folder itself")
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        fix = "somebody else can write here; name a folder that only you can write"
+        raise PolicyError(_FOLDER, str(place), fix)
 
 
 @contextlib.contextmanager
@@ -114,7 +129,7 @@ class Result(Writer):
         self.out.write('"item_counts":%s}\n' % dumps(totals["item_counts"]))
 
 
-def _findings(host: Json) -> typing.Iterator[tuple[Json, Json, Json | None]]:
+def findings(host: Json) -> typing.Iterator[tuple[Json, Json, Json | None]]:
     """Return (row, item, object) for every item of a host."""
     for row in host["results"]:
         for item in row["items"]:
@@ -186,10 +201,9 @@ class JUnit(Writer):
             self.out.write("/>\n")
             return
         body = saxutils.escape("\n".join(plain(line) for line in text.split("\n")))
-        if kind == "skipped":
-            self.out.write(f'><skipped message="{verdict}"/></testcase>\n')
-        else:
-            self.out.write(f'><{kind} message="{verdict}">{body}</{kind}></testcase>\n')
+        self.out.write(
+            f'><{kind} message="{verdict}" type="{verdict}">{body}</{kind}></testcase>\n'
+        )
 
     def end(self, totals: Json) -> None:
         self.out.write("</testsuites>\n")
@@ -229,7 +243,7 @@ class Sarif(Writer):
     def host(self, host: Json) -> None:
         if host["state"] != "audited":
             return  # it has no finding; the invocation below says that something is missing
-        for row, item, thing in _findings(host):
+        for row, item, thing in findings(host):
             if item["verdict"] in ("pass", "not_applicable"):
                 continue
             self.out.write("\n" if self._first else ",\n")
@@ -251,7 +265,7 @@ class Sarif(Writer):
             "level": self._LEVEL[check["severity"]] if verdict not in kinds else "none",
             "message": {"text": f"{check['title']}: {verdict}. {_text(item)}".strip()},
             "locations": [{"logicalLocations": [{"fullyQualifiedName": "/".join(path)}]}],
-            "partialFingerprints": {"bulkhead/v1": "/".join([check["id"], *path])},
+            "partialFingerprints": {"bulkhead/v1": _fingerprint(check["id"], host, thing)},
         }
         if waived:
             text = f"{waived['reason']} ({waived['owner']}, until {waived['expires']})"
@@ -266,10 +280,16 @@ class Sarif(Writer):
         invocation = {
             "executionSuccessful": not lost,
             "toolExecutionNotifications": lost,
-            "startTimeUtc": totals["run"]["started_at"],
-            "endTimeUtc": totals["run"]["finished_at"],
+            "startTimeUtc": totals["run"]["started_at"].replace("+00:00", "Z"),
+            "endTimeUtc": totals["run"]["finished_at"].replace("+00:00", "Z"),
         }
         self.out.write('],"invocations":[%s]}]}\n' % dumps(invocation))
+
+
+def _fingerprint(check: str, host: Json, thing: Json | None) -> str:
+    """Tell a finding from every other one, and know it again in the next run."""
+    parts = [check, host["host"], thing and thing["kind"], thing and thing["name"]]
+    return hashlib.sha256(dumps(parts).encode()).hexdigest()
 
 
 class Prometheus(Writer):
@@ -287,8 +307,12 @@ class Prometheus(Writer):
 
     @staticmethod
     def _label(value: object) -> str:
-        text = plain(value).replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{text}"'
+        text = str(value)
+        # Two hosts with the same labels would void the whole file, so nothing is cut or replaced.
+        if not text.isprintable():
+            text = urllib.parse.quote(text, safe="", errors="surrogatepass")
+        escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
 
     def host(self, host: Json) -> None:
         name = self._label(host["host"])
@@ -311,16 +335,21 @@ class Prometheus(Writer):
 
 
 class Page(Writer):
-    """One page that needs no network: fleet, matrix, findings."""
+    """One page that needs no network: fleet, matrix, findings.
+
+    What passes is in it as numbers alone. Findings that differ in nothing but the object are one row;
+    texts that come up again, in whatever host, are there once.
+    """
 
     name = "index.html"
     _first = True
 
     def begin(self, run: Json, checks: dict[str, Json]) -> None:
         super().begin(run, checks)
-        self._before, _, self._after = _TEMPLATE.read_text("utf-8").partition(_MARK)
+        before, _, self._after = _page().partition(_MARK)
         self._order = {check: number for number, check in enumerate(checks)}
-        self.out.write(self._before)
+        self._texts: dict[str, int] = {}
+        self.out.write(before)
         head = {"checks": list(checks.values()), "verdicts": VERDICTS}
         self.out.write(_in_script(head)[:-1] + ',"hosts":[')
 
@@ -328,10 +357,11 @@ class Page(Writer):
         self.out.write("\n" if self._first else ",\n")
         self._first = False
         codes = ["x"] * len(self._order)
-        found = []
+        found: list[Json] = []
+        names: dict[str, int] = {}
         for row in host["results"]:
             codes[self._order[row["check"]]] = str(VERDICTS.index(row["verdict"]))
-            found += [self._finding(host, row, verdict) for verdict in (*OPEN, "waived")]
+            found += self._findings(host, row, names)
         self.out.write(
             _in_script(
                 {
@@ -341,34 +371,78 @@ class Page(Writer):
                     "os": plain(host["os"]["name"]),
                     "engine": plain(host["engine"]["version"]),
                     "codes": "".join(codes),
-                    "found": [row for row in found if row],
+                    "names": list(names),
+                    "found": found,
                 }
             )
         )
 
-    def _finding(self, host: Json, row: Json, verdict: str) -> list[typing.Any] | None:
-        items = [item for item in row["items"] if item["verdict"] == verdict]
-        if not items:
-            return None
-        names = [
-            plain(host["objects"][i["object"]]["name"]) for i in items if i["object"] is not None
-        ]
-        first = items[0]
-        evidence = dumps(first["evidence"]) if first["evidence"] is not None else ""
+    def _findings(self, host: Json, row: Json, names: dict[str, int]) -> list[typing.Any]:
+        """Return ``[check, verdict, objects, how many, reason, evidence, waiver]`` of each group."""
+        groups: dict[str, list[typing.Any]] = {}
+        for item in row["items"]:
+            if item["verdict"] not in (*OPEN, "waived"):
+                continue
+            index = item["object"]
+            key = dumps([item["verdict"], item["reason"], item["evidence"], item["waiver"]])
+            if key not in groups and len(groups) >= _GROUPS:
+                # What is left of a verdict is one row; result.json has its evidence.
+                key = item["verdict"]
+            if key not in groups:
+                groups[key] = self._group(row, item, key == item["verdict"])
+            group = groups[key]
+            group[3] += 1
+            if index is not None and len(group[2]) < _NAMES:
+                name = plain(host["objects"][index]["name"])
+                group[2].append(names.setdefault(name, len(names)))
+        return list(groups.values())
+
+    def _group(self, row: Json, item: Json, rest: bool) -> list[typing.Any]:
+        text, evidence = item["reason"], item["evidence"]
+        if rest:
+            text, evidence = "more of the same; each one's evidence is in result.json", None
         return [
             self._order[row["check"]],
-            VERDICTS.index(verdict),
-            names[:_NAMES],
-            len(items),
-            plain(first["reason"]) if first["reason"] else "",
-            plain(evidence[:_EVIDENCE]),
-            first["waiver"],
+            VERDICTS.index(item["verdict"]),
+            [],
+            0,
+            self._text(plain(text) if text else ""),
+            self._text("" if evidence is None else _shown(evidence)),
+            None
+            if item["waiver"] is None or rest
+            else {k: plain(v) for k, v in item["waiver"].items()},
         ]
 
+    def _text(self, text: str) -> int | str:
+        """Return the number of a text; the text itself when there are too many."""
+        if text not in self._texts and len(self._texts) >= _TEXTS:
+            return text
+        return self._texts.setdefault(text, len(self._texts))
+
     def end(self, totals: Json) -> None:
-        tail = {"run": totals["run"], "counts": totals["counts"]}
+        tail = {
+            "texts": list(self._texts),
+            "run": totals["run"],
+            "counts": totals["counts"],
+            "states": totals["states"],
+        }
         self.out.write("],\n" + _in_script(tail)[1:])
         self.out.write(self._after)
+
+
+def _page() -> str:
+    """Return the page without its data. Only its own script and style run: it names their hashes."""
+    text = _TEMPLATE.read_text("utf-8")
+    for kind in ("style", "script"):
+        inner = text.rpartition(f"<{kind}>")[2].partition(f"</{kind}>")[0]
+        digest = base64.b64encode(hashlib.sha256(inner.encode()).digest()).decode()
+        text = text.replace(f"{kind}-src 'unsafe-inline'", f"{kind}-src 'sha256-{digest}'")
+    return text
+
+
+def _shown(evidence: object) -> str:
+    """Return evidence as one line."""
+    return plain(json.dumps(evidence, sort_keys=True, ensure_ascii=False)[:_EVIDENCE])
 
 
 def _in_script(value: object) -> str:
@@ -415,15 +489,31 @@ class Markdown(Writer):
             write("| " + " | ".join(_cell(cell) for cell in cells) + " |\n")
         if len(bad) > self._MOST:
             write(f"\n{len(bad) - self._MOST} more checks fail; see index.html.\n")
+        if totals["lost"]:
+            write("\n## Not audited\n\n")
         for name, why in totals["lost"][: self._MOST]:
-            write(f"\n- **not audited**: {_cell(name)}: {_cell(why)}\n")
+            write(f"- {_cell(name)}: {_cell(why)}\n")
+        if len(totals["lost"]) > self._MOST:
+            write(f"- and {len(totals['lost']) - self._MOST} more\n")
+        doubtful = [w for w in totals["run"]["waivers"] if w["state"] != "used"]
+        if doubtful:
+            write("\n## Waivers to look at\n\n| check | state | until | owner | reason |\n")
+            write("| --- | --- | --- | --- | --- |\n")
+        for waiver in doubtful[: self._MOST]:
+            cells = (waiver[k] for k in ("check", "state", "expires", "owner", "reason"))
+            write("| " + " | ".join(_cell(cell) for cell in cells) + " |\n")
+        if len(doubtful) > self._MOST:
+            write(f"\n{len(doubtful) - self._MOST} more; see index.html.\n")
+
+
+#: What Markdown, and what is often made of it (HTML, links, mentions), would read as more than text.
+_MEANS = {letter: f"\\{letter}" for letter in "\\|`*_[]~"}
+_MEANS |= {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "&#64;", "#": "&#35;", ":": "&#58;"}
 
 
 def _cell(text: str) -> str:
-    escaped = plain(text)
-    for char in "\\|<>`*_[]":
-        escaped = escaped.replace(char, "\\" + char)
-    return escaped
+    """Return one line that is nothing but text in Markdown."""
+    return plain(text).replace("www.", "www .").translate(str.maketrans(_MEANS))
 
 
 WRITERS: dict[str, type[Writer]] = {
@@ -501,10 +591,15 @@ def _read(folder: pathlib.Path, name: str, lost: Lost | None) -> Json:
         host = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         state = lost or Lost("failed", "it left no result")
-        return audit_run.without_result(name, state.state, state.reason)
+        return _without(name, state.state, state.reason)
     except (OSError, ValueError) as exc:
-        return audit_run.without_result(name, "failed", f"{path.name}: {type(exc).__name__}")
+        return _without(name, "failed", f"its result cannot be read: {type(exc).__name__}")
     return typing.cast(Json, host)
+
+
+def _without(name: str, state: str, reason: str) -> Json:
+    lost = audit_run.without_result(name, state, reason)
+    return {**lost, "audited_at": None, "duration_seconds": None}
 
 
 def _add(totals: Json, host: Json, checks: dict[str, Json]) -> None:
@@ -516,7 +611,7 @@ def _add(totals: Json, host: Json, checks: dict[str, Json]) -> None:
     if host["state"] != "audited":
         totals["lost"].append((host["host"], host["reason"]))
         totals["open"]["high:error"] = totals["open"].get("high:error", 0) + 1
-    for row, item, _ in _findings(host):
+    for row, item, _ in findings(host):
         if item["verdict"] in OPEN:
             key = f"{checks[row['check']]['severity']}:{item['verdict']}"
             totals["open"][key] = totals["open"].get(key, 0) + 1
@@ -546,7 +641,7 @@ def failed_on(totals: Json, wanted: typing.Sequence[str]) -> list[str]:
 
 
 def summary(totals: Json, checks: dict[str, Json]) -> list[str]:
-    """Return what fits on a screen: at most 20 lines of at most 100 characters."""
+    """Return what fits on a screen: at most 18 lines of at most 79 characters."""
     states = ", ".join(f"{n} {state}" for state, n in sorted(totals["states"].items()))
     lines = [f"{states or 'no hosts'}; {len(checks)} checks"]
     counts, items = totals["counts"], totals["item_counts"]
@@ -559,92 +654,11 @@ def summary(totals: Json, checks: dict[str, Json]) -> list[str]:
     lines.append(f"of high severity, failed or in error: {high}")
     for number, name in totals["worst"][:3]:
         if number:
-            lines.append(f"{-number} open findings on {plain(name)}"[:100])
+            lines.append(f"{-number} open findings on {plain(name)}"[:79])
     for name, why in totals["lost"][:3]:
-        lines.append(f"not audited: {plain(name)}: {plain(why)}"[:100])
+        lines.append(f"not audited: {plain(name)}: {plain(why)}"[:79])
     for state in ("expired", "weak", "unused"):
         names = [w["check"] for w in totals["waivers"] if w["state"] == state]
         if names:
-            lines.append(f"waivers that are {state}: {', '.join(names)}"[:100])
+            lines.append(f"waivers that are {state}: {', '.join(names)}"[:79])
     return lines
-
-
-# -- an earlier result -----------------------------------------------------------------------------
-def hosts_of(path: pathlib.Path) -> typing.Iterator[Json]:
-    """Return the hosts of a result.json, one after the other.
-
-    :raises PolicyError: it is no result of this release's schema.
-    """
-    place = "docker_audit_reference"
-    try:
-        with path.open(encoding="utf-8") as stream:
-            first = stream.readline()
-            if not first.startswith('{"schema":"%s",' % audit_run.SCHEMA):
-                fix = f"give a result.json of schema {audit_run.SCHEMA}"
-                raise PolicyError(place, str(path), fix)
-            inside = False
-            for line in stream:
-                if line.startswith('"hosts":['):
-                    inside, line = True, line[len('"hosts":[') :]
-                if inside and line.startswith("{"):
-                    yield json.loads(line.rstrip().rstrip(",").removesuffix("]"))
-                if line.startswith("]") or line.rstrip().endswith("],"):
-                    return
-    except (OSError, ValueError) as exc:
-        if isinstance(exc, PolicyError):
-            raise
-        raise PolicyError(place, str(path), f"it cannot be read: {exc}") from exc
-
-
-def compare(folder: pathlib.Path, earlier: pathlib.Path) -> dict[str, int]:
-    """Write comparison.json: what is new, fixed and unchanged since an earlier result.
-
-    Findings are the same when host, check and the object's name are; both results are read host by
-    host, in the order of their names, in which they were written.
-    """
-    counts = {"new": 0, "fixed": 0, "unchanged": 0}
-    before, after = hosts_of(earlier), hosts_of(folder / Result.name)
-    with written(folder / "comparison.json") as stream:
-        stream.write('{"schema":"bulkhead.audit-comparison/1",\n"hosts":[')
-        separator = "\n"
-        for name, old, new in _pairs(before, after):
-            row = {
-                "host": name,
-                "new": sorted(new - old),
-                "fixed": sorted(old - new),
-                "unchanged": len(new & old),
-            }
-            counts["new"] += len(new - old)
-            counts["fixed"] += len(old - new)
-            counts["unchanged"] += len(new & old)
-            stream.write(separator + dumps(row))
-            separator = ",\n"
-        stream.write('],\n"counts":%s}\n' % dumps(counts))
-    return counts
-
-
-_Open = set[tuple[str, str]]
-
-
-def _pairs(
-    before: typing.Iterator[Json], after: typing.Iterator[Json]
-) -> typing.Iterator[tuple[str, _Open, _Open]]:
-    old, new = next(before, None), next(after, None)
-    while old is not None or new is not None:
-        name = min(host["host"] for host in (old, new) if host is not None)
-        mine: list[_Open] = [set(), set()]
-        if old is not None and old["host"] == name:
-            mine[0], old = _open(old), next(before, None)
-        if new is not None and new["host"] == name:
-            mine[1], new = _open(new), next(after, None)
-        yield name, mine[0], mine[1]
-
-
-def _open(host: Json) -> _Open:
-    if host["state"] != "audited":
-        return {("host", host["state"])}
-    return {
-        (row["check"], thing["name"] if thing else "")
-        for row, item, thing in _findings(host)
-        if item["verdict"] in ("error", "fail", "pending")
-    }
