@@ -14,6 +14,7 @@ import time
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
+    audit_compare,
     audit_report,
     audit_run,
     door,
@@ -63,8 +64,7 @@ class ActionModule(Door):
     def _prepare(folder: pathlib.Path, arguments: Json) -> Json:
         """Check what the reports will need, and forget the hosts of an earlier run."""
         if arguments.get("reference"):
-            for _ in audit_report.hosts_of(pathlib.Path(arguments["reference"])):
-                break
+            audit_compare.check(pathlib.Path(arguments["reference"]))
         for path in (folder / "hosts").glob("*.json"):
             path.unlink()
         started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

@@ -16,6 +16,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
     audit_checks,
+    audit_compare,
     audit_report,
     audit_run,
 )
@@ -72,7 +73,7 @@ class ActionModule(ActionBase):
         lines = audit_report.summary(totals, checks)
         comparison = None
         if arguments.get("reference"):
-            comparison = audit_report.compare(folder, pathlib.Path(arguments["reference"]))
+            comparison = audit_compare.compare(folder, pathlib.Path(arguments["reference"]))
             lines.append(
                 "since then: " + ", ".join(f"{n} {what}" for what, n in comparison.items())
             )

@@ -163,7 +163,7 @@ def _verdicts(host: Json | None) -> dict[_Key, str]:
     if host is None:
         return found
     for row, item, thing in audit_report.findings(host):
-        key = (row["check"], thing and thing["kind"], thing and thing["name"])
+        key: _Key = (row["check"], *((thing["kind"], thing["name"]) if thing else (None, None)))
         other = found.get(key, item["verdict"])
         found[key] = min(other, item["verdict"], key=audit_report.VERDICTS.index)
     return found

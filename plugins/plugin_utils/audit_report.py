@@ -507,7 +507,7 @@ class Markdown(Writer):
 
 
 #: What Markdown, and what is often made of it (HTML, links, mentions), would read as more than text.
-_MEANS = {letter: f"\\{letter}" for letter in "\\|`*_[]~"}
+_MEANS: dict[str, str | int | None] = {letter: f"\\{letter}" for letter in "\\|`*_[]~"}
 _MEANS |= {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "&#64;", "#": "&#35;", ":": "&#58;"}
 
 

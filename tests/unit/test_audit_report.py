@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import stat
 import typing
 import xml.etree.ElementTree as ElementTree
@@ -386,8 +387,9 @@ def test_all_of_a_new_host_is_new(tmp_path: pathlib.Path) -> None:
 def test_what_is_no_earlier_result_is_refused(tmp_path: pathlib.Path, text: str, says: str) -> None:
     path = tmp_path / "result.json"
     path.write_text(text)
-    with pytest.raises(PolicyError, match=rf"docker_audit_reference is .*{says}"):
+    with pytest.raises(PolicyError, match=r"^docker_audit_reference is ") as refusal:
         audit_compare.check(path)
+    assert re.search(says, str(refusal.value))
 
 
 def test_an_earlier_result_that_is_missing_is_refused(tmp_path: pathlib.Path) -> None:
