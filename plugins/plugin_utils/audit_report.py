@@ -500,8 +500,8 @@ class Markdown(Writer):
             write("\n## Waivers to look at\n\n| check | state | until | owner | reason |\n")
             write("| --- | --- | --- | --- | --- |\n")
         for waiver in doubtful[: self._MOST]:
-            cells = (waiver[k] for k in ("check", "state", "expires", "owner", "reason"))
-            write("| " + " | ".join(_cell(cell) for cell in cells) + " |\n")
+            shown = [waiver[k] for k in ("check", "state", "expires", "owner", "reason")]
+            write("| " + " | ".join(_cell(cell) for cell in shown) + " |\n")
         if len(doubtful) > self._MOST:
             write(f"\n{len(doubtful) - self._MOST} more; see index.html.\n")
 

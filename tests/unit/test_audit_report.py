@@ -393,5 +393,5 @@ def test_what_is_no_earlier_result_is_refused(tmp_path: pathlib.Path, text: str,
 
 
 def test_an_earlier_result_that_is_missing_is_refused(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(PolicyError, match="docker_audit_reference is .*cannot be read"):
+    with pytest.raises(PolicyError, match=r"docker_audit_reference is .*cannot be read"):
         audit_compare.check(tmp_path / "nothing.json")

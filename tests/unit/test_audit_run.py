@@ -287,27 +287,3 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: pathlib.Path) -> None:
     for name in ("file", "link"):
         with pytest.raises(PolicyError, match="docker_audit_report_dir"):
             audit_report.check_folder(str(tmp_path / name))
-
-
-# -- comparison ------------------------------------------------------------------------------------
-def test_comparison_with_an_earlier_result(tmp_path: pathlib.Path) -> None:
-    old, new = tmp_path / "old", tmp_path / "new"
-    reports(
-        old, audited("audit-bad", "a"), audited("audit-hardened", "b"), audited("audit-bad", "c")
-    )
-    reports(new, audited("audit-hardened", "a"), audited("audit-hardened", "b"), lost=["d"])
-    counts = audit_report.compare(new, old / "result.json")
-    document = json.loads((new / "comparison.json").read_text())
-    rows = {row["host"]: row for row in document["hosts"]}
-    assert document["counts"] == counts
-    assert ["5.5", "privileged"] in rows["a"]["fixed"]
-    assert (rows["b"]["new"], rows["b"]["fixed"]) == ([], [])
-    assert rows["c"]["new"] == []
-    assert rows["d"]["new"] == [["host", "unreachable"]]
-
-
-@pytest.mark.parametrize("content", ["{}", '{"schema":"bulkhead.audit/2",\n', ""])
-def test_a_result_of_another_schema_is_refused(tmp_path: pathlib.Path, content: str) -> None:
-    (tmp_path / "r.json").write_text(content)
-    with pytest.raises(PolicyError, match=r"docker_audit_reference.*bulkhead\.audit/1"):
-        list(audit_report.hosts_of(tmp_path / "r.json"))
