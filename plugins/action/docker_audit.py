@@ -14,6 +14,7 @@ import time
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
+    audit_bench,
     audit_compare,
     audit_report,
     audit_run,
@@ -63,6 +64,7 @@ class ActionModule(Door):
     @staticmethod
     def _prepare(folder: pathlib.Path, arguments: Json) -> Json:
         """Check what the reports will need, and forget the hosts of an earlier run."""
+        audit_bench.check(arguments.get("docker_bench") or {}, arguments.get("hosts"))
         if arguments.get("reference"):
             audit_compare.check(pathlib.Path(arguments["reference"]))
         for path in (folder / "hosts").glob("*.json"):

@@ -7,6 +7,7 @@ Documented beside the modules, in docker_audit_report.yml.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import pathlib
 import typing
@@ -15,6 +16,7 @@ import yaml
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
+    audit_bench,
     audit_checks,
     audit_compare,
     audit_report,
@@ -61,22 +63,35 @@ class ActionModule(ActionBase):
         checks = {check.id: check.described() for check in run.checks}
         hosts = [str(name) for name in arguments["hosts"]]
         lost = {name: _lost(variables, name, arguments.get("result")) for name in hosts}
-        totals = audit_report.write(
-            folder,
-            header,
-            checks,
-            hosts,
-            {name: why for name, why in lost.items() if why},
-            formats,
-            now.timestamp(),
-        )
-        lines = audit_report.summary(totals, checks)
-        comparison = None
-        if arguments.get("reference"):
-            comparison = audit_compare.compare(folder, pathlib.Path(arguments["reference"]))
-            lines.append(
-                "since then: " + ", ".join(f"{n} {what}" for what, n in comparison.items())
+        reference = pathlib.Path(arguments.get("reference") or folder / "result.json")
+        with contextlib.ExitStack() as stack:
+            # The earlier result may be the very file that this run's result takes the place of.
+            earlier = None
+            if arguments.get("reference"):
+                with contextlib.suppress(OSError):  # said below, after the reports are written
+                    earlier = stack.enter_context(reference.open(encoding="utf-8"))
+            totals = audit_report.write(
+                folder,
+                header,
+                checks,
+                hosts,
+                {name: why for name, why in lost.items() if why},
+                formats,
+                now.timestamp(),
             )
+            lines = audit_report.summary(totals, checks)
+            comparison = None
+            if arguments.get("reference"):
+                comparison = audit_compare.compare(folder, reference, earlier)
+        if comparison:
+            lines.append(_told("since the earlier result", comparison))
+            totals["paths"].append(str(folder / "comparison.json"))
+        bench = None
+        files = audit_bench.check(arguments.get("docker_bench") or {}, hosts)
+        if files:
+            bench = audit_bench.write(folder, checks, files)
+            lines.append(_told("beside docker-bench-security", bench))
+            totals["paths"].append(str(folder / "docker-bench.json"))
         return {
             "changed": False,
             "summary": lines,
@@ -84,8 +99,14 @@ class ActionModule(ActionBase):
             "counts": totals["counts"],
             "item_counts": totals["item_counts"],
             "comparison": comparison,
+            "docker_bench": bench,
             "failed_on": audit_report.failed_on(totals, run.fail_on),
         }
+
+
+def _told(about: str, counts: dict[str, int]) -> str:
+    parts = [f"{number} {state.replace('_', ' ')}" for state, number in counts.items() if number]
+    return f"{about}: {', '.join(parts) or 'nothing'}"
 
 
 def _formats(wanted: object) -> list[str]:

@@ -45,6 +45,14 @@ options:
     description: With O(prepare), a V(result.json) of an earlier run that the reports will be compared
       with.
     type: path
+  docker_bench:
+    description: With O(prepare), files of docker-bench-security that the reports will be set beside,
+      by host.
+    type: dict
+  hosts:
+    description: With O(prepare), all hosts of the play, to which O(docker_bench) must belong.
+    type: list
+    elements: str
   timeout:
     description: How many seconds to wait for each answer of the Docker daemon.
     type: int

@@ -55,8 +55,12 @@ options:
     - markdown
     - prometheus
   reference:
-    description: A V(result.json) of an earlier run to compare with.
+    description: A V(result.json) of an earlier run to compare with. It may be the one that this run's
+      takes the place of.
     type: path
+  docker_bench:
+    description: Files of docker-bench-security (V(.log.json)) to set beside the results, by host.
+    type: dict
   started_at:
     description: When the run began.
     type: str
@@ -87,7 +91,11 @@ failed_on:
   type: list
   elements: str
 comparison:
-  description: How many findings are new, fixed and unchanged.
+  description: How many findings are new, fixed, gone, waived, unchanged, or were not compared.
   returned: when O(reference) was given
+  type: dict
+docker_bench:
+  description: How many checks stand how to those of docker-bench-security.
+  returned: when O(docker_bench) was given
   type: dict
 """

@@ -29,13 +29,14 @@ _SCHEMA = re.compile(r'"schema"\s*:\s*"([^"]{0,100})"')
 _Key = tuple[str, "str | None", "str | None"]
 
 
-def hosts_of(path: pathlib.Path) -> typing.Iterator[Json]:
+def hosts_of(path: pathlib.Path, opened: typing.TextIO | None = None) -> typing.Iterator[Json]:
     """Return the hosts of a result.json, one after the other.
 
+    :param opened: the file, when it may have another content under its name by now.
     :raises PolicyError: it is no result of this release's schema, or cannot be read.
     """
     try:
-        with path.open(encoding="utf-8") as stream:
+        with opened or path.open(encoding="utf-8") as stream:
             _refuse_other(path, stream.readline(4096))
             yield from _rows(path, stream)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as exc:
@@ -78,16 +79,19 @@ def check(path: pathlib.Path) -> None:
         break
 
 
-def compare(folder: pathlib.Path, earlier: pathlib.Path) -> dict[str, int]:
+def compare(
+    folder: pathlib.Path, earlier: pathlib.Path, opened: typing.TextIO | None = None
+) -> dict[str, int]:
     """Write comparison.json: what became of each finding since an earlier result.
 
     Hosts are the same by their name, findings by check and by the kind and name of their object. Both
     results are in the order of the hosts' names.
 
+    :param opened: the earlier result, opened before this run's took its place.
     :returns: how many findings are in each of :data:`STATES`.
     """
     counts = dict.fromkeys(STATES, 0)
-    before, after = hosts_of(earlier), hosts_of(folder / audit_report.Result.name)
+    before, after = hosts_of(earlier, opened), hosts_of(folder / audit_report.Result.name)
     with audit_report.written(folder / "comparison.json") as stream:
         stream.write('{"schema":"%s",\n"hosts":[' % SCHEMA)
         separator = "\n"

@@ -1,0 +1,112 @@
+# Copyright: (c) 2026, the Bulkhead authors
+# Apache License 2.0 (see LICENSE)
+"""The play as a user runs it, on hosts that cannot be reached, and with bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import typing
+
+import pytest
+
+from tests.unit import audit_results
+from tests.unit.checkout import COLLECTIONS, ROOT
+from tests.unit.test_audit_bench import bench_file
+
+Json = dict[str, typing.Any]
+
+
+class Done(typing.NamedTuple):
+    """How a run ended."""
+
+    code: int
+    said: str
+    folder: pathlib.Path
+
+    def result(self) -> Json:
+        """Return its result.json."""
+        found: Json = json.loads((self.folder / "result.json").read_text())
+        return found
+
+
+def play(place: pathlib.Path, *arguments: str, **variables: object) -> Done:
+    """Run the audit on two hosts behind a port that nobody listens on."""
+    inventory = place / "hosts.yml"
+    hosts = {name: {"ansible_host": "127.0.0.1", "ansible_port": 1} for name in ("a", "b")}
+    inventory.write_text(json.dumps({"docker_hosts": {"hosts": hosts}}))
+    folder = place / "reports"
+    given = {"docker_audit_report_dir": str(folder), **variables}
+    own = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+    done = subprocess.run(
+        [
+            *("ansible-playbook", "--inventory", str(inventory), "--extra-vars", json.dumps(given)),
+            *arguments,
+            str(ROOT / "playbooks" / "audit.yml"),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env={
+            **own,
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+            "ANSIBLE_NOCOLOR": "1",
+        },
+    )
+    return Done(done.returncode, done.stdout + done.stderr, folder)
+
+
+def test_a_fleet_that_cannot_be_reached_is_reported_and_fails_in_check_mode_too(
+    tmp_path: pathlib.Path,
+) -> None:
+    done = play(tmp_path, "--check")
+    assert done.code != 0, done.said
+    assert "docker_audit_fail_on" in done.said
+    states = {host["host"]: host["state"] for host in done.result()["hosts"]}
+    assert states == {"a": "unreachable", "b": "unreachable"}
+    assert all(host["reason"] for host in done.result()["hosts"])
+    for name in ("index.html", "junit.xml", "result.sarif", "summary.md", "bulkhead.prom"):
+        assert (done.folder / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_the_last_result_may_be_the_one_to_compare_with(tmp_path: pathlib.Path) -> None:
+    audit_results.write(tmp_path / "reports", [audit_results.audited("a")])
+    bench = bench_file(tmp_path / "b.json", {"5.4": "PASS"})
+    done = play(
+        tmp_path,
+        docker_audit_reference=str(tmp_path / "reports/result.json"),
+        docker_audit_docker_bench={"a": str(bench)},
+        docker_audit_fail_on=[],
+    )
+    assert done.code == 0, done.said
+    compared = json.loads((done.folder / "comparison.json").read_text())
+    assert compared["counts"]["not_compared"] > 50
+    assert compared["counts"]["fixed"] == 0
+    rows = {row["host"]: (row["state_before"], row["state"]) for row in compared["hosts"]}
+    assert rows == {"a": ("audited", "unreachable"), "b": ("absent", "unreachable")}
+    beside = json.loads((done.folder / "docker-bench.json").read_text())
+    assert beside["counts"]["only_theirs"] == 1
+    assert "beside docker-bench-security: 1 only theirs" in done.said
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"docker_audit_report_dir": "/proc/1/reports"}, "docker_audit_report_dir is"),
+        ({"docker_audit_reference": "/nonexistent.json"}, "docker_audit_reference is"),
+        ({"docker_audit_docker_bench": {"c": "x"}}, "docker_audit_docker_bench.c is"),
+    ],
+)
+def test_bad_input_ends_the_run_before_a_host_is_asked(
+    tmp_path: pathlib.Path, variables: Json, says: str
+) -> None:
+    done = play(tmp_path, **variables)
+    assert done.code != 0
+    assert says in done.said
+    assert "unreachable=0" in done.said
+    assert "UNREACHABLE" not in done.said
+    assert not (done.folder / "result.json").exists()
