@@ -1,22 +1,21 @@
 # Copyright: (c) 2026, the Bulkhead authors
 # Apache License 2.0 (see LICENSE)
-"""Takes docs/images/audit.png: ``tools/bootstrap --package chromium -- python -m tests.unit.audit_picture``."""
+"""Takes docs/images/audit.png.
+
+``tools/bootstrap --package chromium -- env PYTHONPATH=playbooks/collections python -m tests.unit.audit_picture``
+"""
 
 from __future__ import annotations
 
 import pathlib
 import shutil
-import sys
 import tempfile
 
 from playwright import sync_api
 
-from tests.unit.checkout import COLLECTIONS, ROOT
-
-sys.path.insert(0, str(COLLECTIONS))
-
-from tests.unit import audit_results  # noqa: E402
-from tests.unit.test_audit_page import ARGUMENTS  # noqa: E402
+from tests.unit import audit_results
+from tests.unit.checkout import ROOT
+from tests.unit.test_audit_page import ARGUMENTS
 
 
 def main() -> None:
