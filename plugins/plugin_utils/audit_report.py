@@ -30,8 +30,8 @@ OPEN: typing.Final = ("error", "fail", "pending", "manual")
 _TEMPLATE = pathlib.Path(__file__).with_name("audit.html")
 _MARK = "/*DATA*/"
 _FOLDER: typing.Final = "docker_audit_report_dir"
-#: How many names, and how much evidence, the page shows of one finding; all is in result.json.
-_NAMES, _EVIDENCE = 20, 600
+#: How many names, and how much evidence, the page has of one finding; all is in result.json.
+_NAMES, _EVIDENCE = 100, 600
 #: How many different findings of one check on one host it shows, and how many texts it keeps for all.
 _GROUPS, _TEXTS = 8, 20_000
 

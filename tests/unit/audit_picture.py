@@ -2,7 +2,8 @@
 # Apache License 2.0 (see LICENSE)
 """Takes docs/images/audit.png.
 
-``tools/bootstrap --package chromium -- env PYTHONPATH=playbooks/collections python -m tests.unit.audit_picture``
+Run ``python -m tests.unit.audit_picture`` with the tools of ``tools/bootstrap --package chromium`` and
+``PYTHONPATH=playbooks/collections``.
 """
 
 from __future__ import annotations

@@ -221,3 +221,20 @@ def test_more_findings_come_when_asked_for(opened: Opened) -> None:
     while page.locator("#more").is_visible():
         page.locator("#more").click()
     assert len(opened.rows()) == total >= before
+
+
+def test_a_row_of_many_containers_says_how_many_and_finds_each(
+    browser: sync_api.Browser, tmp_path: pathlib.Path
+) -> None:
+    host = audit_results.audited("many", audit_results.look(containers=300))
+    audit_results.write(tmp_path / "r", [host], formats=["html"])
+    page = browser.new_page()
+    page.goto((tmp_path / "r/index.html").as_uri())
+    total = page.locator("#shown").inner_text()
+    assert page.locator("#rows summary", has_text=" more").count() > 5
+    page.locator("#search").fill("privileged-2")
+    assert page.locator("#shown").inner_text() != total
+    assert page.locator("#rows tr").count() > 5
+    page.locator("#rows summary", has_text=" more").first.click()
+    assert "All of them: " in page.locator("#rows").inner_text()
+    page.close()
