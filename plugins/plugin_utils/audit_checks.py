@@ -18,6 +18,7 @@ import jmespath
 import yaml
 from jmespath.exceptions import JMESPathError
 
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look import SECTIONS
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import audit_functions
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
 
@@ -48,6 +49,7 @@ _FIELDS = frozenset(
     {*_EXPRESSIONS, *_TEXTS, "id", "level", "ig", "scope", "severity", "tags", "needs", "manual"}
     | {"value"}
 )
+_REQUIRED = ("title", "remedy", "why", "source")
 SEVERITIES = ("high", "medium", "low")
 
 
@@ -135,6 +137,8 @@ def from_document(document: object, namespace: str, where: str) -> list[Check]:
     if not isinstance(document, dict) or not isinstance(document.get("checks"), list):
         raise PolicyError(where, type(document).__name__, "give a mapping with a list of checks")
     shared = document.get("shared") or {}
+    if not isinstance(shared, dict) or not all(isinstance(part, dict) for part in shared.values()):
+        raise PolicyError(f"{where}: shared", shared, "give a mapping of mappings")
     unknown = sorted(set(document) - {"checks", "shared", "section", "section_title", "scope"})
     if unknown:
         raise PolicyError(where, unknown, "there are no such fields in a file of checks")
@@ -144,7 +148,7 @@ def from_document(document: object, namespace: str, where: str) -> list[Check]:
         if not isinstance(entry, dict):
             raise PolicyError(place, entry, "give a mapping")
         name = entry.get("use")
-        if name is not None and name not in shared:
+        if name is not None and (not isinstance(name, str) or name not in shared):
             raise PolicyError(f"{place}.use", name, f"shared has {', '.join(sorted(shared))}")
         merged = {"scope": document.get("scope", "host"), **shared.get(name, {}), **entry}
         merged.pop("use", None)
@@ -165,14 +169,14 @@ def _check(entry: Json, namespace: str, section: str, section_title: str, place:
             near = difflib.get_close_matches(str(name), _FIELDS, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise PolicyError(f"{place}.{name}", entry[name], f"a check has no such field{hint}")
-    for name in ("title", "remedy", "why", "source"):
-        if not isinstance(entry.get(name), str) or not entry[name]:
-            raise PolicyError(f"{place}.{name}", entry.get(name), "give a text")
+    _check_types(entry, place)
     scope = entry["scope"]
     if scope not in SCOPES:
         raise PolicyError(f"{place}.scope", scope, f"give one of {', '.join(SCOPES)}")
     if "passes" not in entry and "manual" not in entry:
         raise PolicyError(f"{place}.passes", None, "give an expression, or manual: {look_at, how}")
+    if "when_stopped" in entry and scope != "container":
+        raise PolicyError(f"{place}.when_stopped", scope, "only a container can be stopped")
     severity = entry.get("severity", "low")
     if severity not in SEVERITIES:
         raise PolicyError(f"{place}.severity", severity, f"give one of {', '.join(SEVERITIES)}")
@@ -207,6 +211,29 @@ def _check(entry: Json, namespace: str, section: str, section_title: str, place:
     )
 
 
+def _check_types(entry: Json, place: str) -> None:
+    for name in (*_REQUIRED, *_TEXTS, "scope", "severity"):
+        value = entry.get(name)
+        empty = value is None and name not in _REQUIRED
+        if not empty and not (isinstance(value, str) and value):
+            raise PolicyError(f"{place}.{name}", value, "give a text")
+    for name in ("tags", "needs"):
+        value = entry.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise PolicyError(f"{place}.{name}", value, "give a list of texts")
+    for section in entry.get("needs", []):
+        if section not in SECTIONS:
+            raise PolicyError(f"{place}.needs", section, f"give some of {', '.join(SECTIONS)}")
+    manual = entry.get("manual")
+    if manual is None:
+        if "manual_when" in entry:
+            raise PolicyError(f"{place}.manual", None, "say what to look at: {look_at, how}")
+    elif not isinstance(manual, dict) or not all(
+        isinstance(manual.get(name), str) and len(manual) == 2 for name in ("look_at", "how")
+    ):
+        raise PolicyError(f"{place}.manual", manual, "give a mapping of the texts look_at and how")
+
+
 def _option(entry: Json) -> Json:
     """Return what ``option`` stands for: an option of the daemon, by its name with underscores."""
     name = entry.get("option")
@@ -222,7 +249,7 @@ def _option(entry: Json) -> Json:
 
 def _number(entry: Json, name: str, allowed: tuple[int, ...], place: str) -> int | None:
     value = entry.get(name)
-    if value is not None and value not in allowed:
+    if value is not None and (isinstance(value, bool) or value not in allowed):
         raise PolicyError(f"{place}.{name}", value, f"give one of {allowed}, or leave it out")
     return value
 
@@ -244,6 +271,9 @@ def compiled(expression: object, place: str) -> typing.Any:
         near = difflib.get_close_matches(unknown[0], audit_functions.names(), 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise PolicyError(place, unknown[0], f"there is no such function{hint}")
+    for name, given, wanted in audit_functions.miscounted(found.parsed):
+        fix = f"{name} is called with {given} arguments, and takes {wanted}"
+        raise PolicyError(place, expression, fix)
     return found
 
 
@@ -258,6 +288,8 @@ def with_own(own: typing.Sequence[Json], files: typing.Sequence[str]) -> list[Ch
     if own:
         found += from_document({"checks": list(own)}, "user", "docker_audit_checks")
     for path in files:
+        if not isinstance(path, str):
+            raise PolicyError("docker_audit_check_files", path, "give paths of files")
         try:
             document = yaml.safe_load(pathlib.Path(path).read_text("utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:

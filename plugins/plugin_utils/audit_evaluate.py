@@ -8,6 +8,7 @@ read, and an expression that cannot be answered are errors.
 
 from __future__ import annotations
 
+import re
 import typing
 
 from jmespath.exceptions import JMESPathError
@@ -48,6 +49,10 @@ POLICY: typing.Final[Json] = {
 }
 
 
+#: Names of runtimes whose containers have a kernel of their own: gVisor, Kata, Firecracker, libkrun.
+_SANDBOX = re.compile(r"runsc|gvisor|kata|firecracker|krun", re.I)
+
+
 class _Unknown(Exception):
     """An expression that cannot be answered from what is known."""
 
@@ -72,7 +77,10 @@ class _Judge:
     def __init__(self, look: Json, policy: Json) -> None:
         self._look = look
         self._policy = policy
-        self._engine: Json = look.get("engine") or {}
+        engine, unread = look.get("engine"), look.get("unread")
+        self._engine: Json = engine if isinstance(engine, dict) else {}
+        rows = unread if isinstance(unread, list) else []
+        self._unread = [row for row in rows if isinstance(row, dict)]
         self.objects: list[Json] = []
         self._known: dict[tuple[str, str], int] = {}
 
@@ -95,7 +103,7 @@ class _Judge:
             chosen = self._ask(check, "select", None)
         except _Unknown as exc:
             return [_row("error", str(exc))]
-        if not isinstance(chosen, list):
+        if not isinstance(chosen, list) or not all(isinstance(one, dict) for one in chosen):
             return [_row("error", "what it is about cannot be told from what the host shows")]
         if not chosen:
             reason = self._not_here(check)
@@ -115,9 +123,7 @@ class _Judge:
             if self._engine.get("state") == "absent":
                 return _row("not_applicable", "Docker is not installed")
             reasons = [
-                str(row["reason"])
-                for row in self._look.get("unread") or []
-                if row["section"] == section
+                str(row.get("reason")) for row in self._unread if row.get("section") == section
             ]
             why = "; ".join(reasons) or "it was not asked for"
             return _row("error", f"the section {section} could not be read: {why}")
@@ -136,10 +142,9 @@ class _Judge:
         return item
 
     def _verdict(self, check: Check, thing: Json | None) -> tuple[str, str | None]:
-        if thing is not None and thing.get("error"):
-            return "error", f"it could not be read: {thing['error']}"
-        if check.reads_process and thing and not thing["kernel"] and _has_process(thing):
-            return "error", "its process could not be read"
+        hidden = self._hidden(check, thing)
+        if hidden is not None:
+            return hidden
         if "applies" in check.expressions and not self._truth(check, "applies", thing):
             return "not_applicable", check.otherwise
         if "passes" not in check.expressions:
@@ -148,16 +153,30 @@ class _Judge:
             known = self._ask(check, "known", thing)
             if known is None or (isinstance(known, list) and None in known):
                 return "error", self._why_unknown()
-        passes = "passes"
-        if "when_stopped" in check.expressions and thing is not None and thing["kernel"] is None:
-            passes = "when_stopped"
-        if self._truth(check, passes, thing):
+        if self._truth(check, _asked(check, thing), thing):
             return "pass", None
         if "pending" in check.expressions and self._truth(check, "pending", thing):
             return "pending", "it is set, and not in effect yet"
         if "manual_when" in check.expressions and self._truth(check, "manual_when", thing):
             return "manual", None
         return "fail", None
+
+    @staticmethod
+    def _hidden(check: Check, thing: Json | None) -> tuple[str, str] | None:
+        """Return the verdict on an object of which the host does not show what is asked."""
+        if thing is not None and thing.get("error"):
+            return "error", f"it could not be read: {thing['error']}"
+        if thing is None or not check.reads_process:
+            return None
+        if not thing.get("kernel") and _has_process(thing):
+            return "error", "its process could not be read"
+        if (
+            thing.get("kernel")
+            and _has_own_kernel(thing)
+            and "when_stopped" not in check.expressions
+        ):
+            return "manual", "its runtime has a kernel of its own: the host sees nothing inside"
+        return None
 
     def _why_unknown(self) -> str:
         state = self._engine.get("state")
@@ -212,16 +231,29 @@ class _Judge:
         return self._known[key]
 
 
+def _asked(check: Check, thing: Json | None) -> str:
+    """Return which expression judges: of a container without a process that of its configuration."""
+    if thing is None or "when_stopped" not in check.expressions:
+        return "passes"
+    return "when_stopped" if thing.get("kernel") is None or _has_own_kernel(thing) else "passes"
+
+
+def _has_own_kernel(container: Json) -> bool:
+    """Tell whether the host shows the process of a sandbox instead of the container's."""
+    config = container.get("config")
+    return isinstance(config, dict) and bool(_SANDBOX.search(str(config.get("runtime"))))
+
+
 def _has_process(container: Json) -> bool:
     """Tell whether a container has a process; one that waits for its next start has none."""
-    state = container["state"]
+    state = container.get("state")
     return state in ("running", "paused") or (state == "restarting" and bool(container.get("pid")))
 
 
 def _digest(scope: str, thing: Json) -> str | None:
     if scope == "container":
         return thing.get("image_digest") or thing.get("image_id")
-    return str(thing["id"]) if scope == "image" else None
+    return str(thing.get("id")) if scope == "image" else None
 
 
 def _row(verdict: str, reason: str | None, index: int | None = None) -> Json:

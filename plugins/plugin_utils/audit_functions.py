@@ -172,3 +172,21 @@ def called(node: Json) -> set[str]:
         if isinstance(child, dict):
             found |= called(child)
     return found
+
+
+def miscounted(node: Json) -> list[tuple[str, int, int]]:
+    """Return the calls in a parsed expression with a wrong number of arguments.
+
+    :returns: of each the name, how many it is given, and how many it takes.
+    """
+    found = []
+    if node["type"] == "function_expression":
+        wanted = Functions.FUNCTION_TABLE[node["value"]]["signature"]
+        given = len(node["children"])
+        open_ended = bool(wanted) and bool(wanted[-1].get("variadic"))
+        if given < len(wanted) or (given > len(wanted) and not open_ended):
+            found.append((node["value"], given, len(wanted)))
+    for child in node["children"]:
+        if isinstance(child, dict):
+            found += miscounted(child)
+    return found

@@ -11,10 +11,12 @@ import difflib
 import re
 import typing
 
+from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import release
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
     audit_checks,
     audit_evaluate,
     audit_waivers,
+    capabilities,
 )
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.audit_checks import (
     Check,
@@ -125,9 +127,20 @@ def policy(raw: object) -> Json:
             near = difflib.get_close_matches(str(name), audit_evaluate.POLICY, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise PolicyError(f"docker_audit_policy.{name}", value, f"there is no such value{hint}")
-        kind = type(audit_evaluate.POLICY[name])
+        default = audit_evaluate.POLICY[name]
+        kind = type(default)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise PolicyError(f"docker_audit_policy.{name}", value, f"give a {kind.__name__}")
+        if kind is list:
+            item_kind = int if name == "swarm_managers" else str
+            if not all(isinstance(item, item_kind) for item in value):
+                fix = f"give a list of {item_kind.__name__}"
+                raise PolicyError(f"docker_audit_policy.{name}", value, fix)
+    try:
+        release(raw.get("engine_at_least") or "0.0")
+        capabilities.encode(raw.get("capabilities", []))
+    except ValueError as exc:
+        raise PolicyError("docker_audit_policy", raw, str(exc)) from exc
     return {**audit_evaluate.POLICY, **raw}
 
 

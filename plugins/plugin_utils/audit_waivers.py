@@ -95,6 +95,8 @@ def _read(entry: object, known: typing.Collection[str], place: str) -> Waiver:
     if entry["check"] not in known:
         raise PolicyError(f"{place}.check", entry["check"], "there is no such check")
     expires = entry["expires"]
+    if isinstance(expires, datetime.datetime):
+        expires = expires.date()
     try:
         # YAML makes a date of an unquoted one.
         day = (

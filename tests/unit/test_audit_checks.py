@@ -176,7 +176,16 @@ def test_a_check_of_ones_own() -> None:
         ({"passes": "lenght(object)"}, "did you mean length"),
         ({"pases": "x"}, "did you mean passes"),
         ({"passes": None, "manual": None}, "passes"),
+        ({"passes": "contains(object.name)"}, "called with 1 arguments, and takes 2"),
         ({"level": 3}, "level"),
+        ({"level": True}, "level"),
+        ({"tags": "limits"}, "list of texts"),
+        ({"needs": ["container"]}, "give some of"),
+        ({"manual": {"look_at": "x"}}, "look_at and how"),
+        ({"manual_when": "`true`"}, "say what to look at"),
+        ({"scope": ["container"]}, "give a text"),
+        ({"use": ["x"]}, "use"),
+        ({"scope": "image", "when_stopped": "`true`"}, "only a container"),
         ({"severity": "bad"}, "severity"),
     ],
 )
@@ -185,6 +194,12 @@ def test_a_check_that_is_none_is_refused(change: Json, says: str) -> None:
     with pytest.raises(PolicyError) as caught:
         audit_checks.with_own([entry], [])
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("shared", [1, "x", ["x"], {"a": 1}])
+def test_shared_parts_are_mappings(shared: typing.Any) -> None:
+    with pytest.raises(PolicyError, match="shared"):
+        audit_checks.from_document({"checks": [OWN], "shared": shared}, "user", "a.yml")
 
 
 def test_a_file_of_checks_that_cannot_be_read_is_named(tmp_path: typing.Any) -> None:

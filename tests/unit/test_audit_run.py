@@ -55,6 +55,10 @@ def item(result: Json, check: str, name: str | None) -> Json:
         ({"ids": [2.1]}, "in quotes"),
         ({"policy": {"pids_limt": 1}}, "did you mean pids_limit"),
         ({"policy": {"pids_limit": "many"}}, "give a int"),
+        ({"policy": {"trusted_users": [1]}}, "give a list of str"),
+        ({"policy": {"engine_at_least": "new"}}, "'new' is not an engine version"),
+        ({"policy": {"capabilities": ["CAP_CHWON"]}}, "CAP_CHWON"),
+        ({"check_files": [1]}, "docker_audit_check_files is 1"),
         ({"fail_on": ["warn"]}, "docker_audit_fail_on is 'warn'"),
         ({"waivers": [{"check": "5.5"}]}, "docker_audit_waivers[0].reason"),
         ({"waivers": [{"check": "5.5", "reason": "r", "owner": "o"}]}, "[0].expires"),
@@ -114,6 +118,12 @@ def test_a_waiver_that_does_not_hold(fields: Json, state: str) -> None:
     found, report = waived(**fields)
     assert (found["verdict"], found["waiver"]) == ("fail", None)
     assert (report["state"], report["used"]) == (state, 0)
+
+
+@pytest.mark.parametrize("expires", [datetime.date(2027, 1, 1), datetime.datetime(2027, 1, 1, 9)])
+def test_a_day_that_yaml_has_read_already(expires: datetime.date) -> None:
+    found, report = waived(name="privileged", expires=expires)
+    assert (found["verdict"], report["expires"]) == ("waived", "2027-01-01")
 
 
 def test_an_error_is_never_waived() -> None:

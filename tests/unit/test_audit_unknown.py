@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import itertools
+import random
 import typing
 
 import pytest
+
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import audit_evaluate
 
 from .test_audit_checks import CASES, CHECKS, changed, verdicts
 
@@ -112,3 +115,26 @@ def test_a_value_that_is_not_known_is_no_pass(check: str, name: str, path: tuple
         key for key, verdict in after.items() if verdict == before.get(key) == "pass" and key in hit
     ]
     assert bool(still) == ((check, ".".join(path)) in SAYS_SOMETHING), still
+
+
+JUNK: tuple[typing.Any, ...] = (None, -1, 1e300, True, "", "zz", [], {}, [None], [{}], {"a": 1})
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_host_that_answers_nonsense_gets_verdicts_all_the_same(seed: int) -> None:
+    """What a host says is hostile input: no value of any kind ends an audit."""
+    chance = random.Random(seed)
+    look, policy = changed({"on": chance.choice(("audit-hardened", "audit-swarm", "audit-daemon"))})
+    places: list[tuple[typing.Any, typing.Any]] = []
+    waiting: list[typing.Any] = [look]
+    while waiting:
+        branch = waiting.pop()
+        for key, value in branch.items() if isinstance(branch, dict) else enumerate(branch):
+            places.append((branch, key))
+            if isinstance(value, (dict, list)):
+                waiting.append(value)
+    for branch, key in chance.sample(places, 80):
+        branch[key] = copy.deepcopy(chance.choice(JUNK))
+    found = audit_evaluate.evaluate(list(CHECKS.values()), look, policy)
+    assert [row["check"] for row in found["results"]] == list(CHECKS)
+    assert {row["verdict"] for row in found["results"]} <= set(audit_evaluate.VERDICTS)

@@ -184,6 +184,15 @@ def test_a_container_between_two_starts_has_no_process() -> None:
     assert container("5.13", {**waiting, "pid": 77}) == "error"
 
 
+@pytest.mark.parametrize("runtime", ["runsc", "io.containerd.kata.v2"])
+def test_a_runtime_with_a_kernel_of_its_own(runtime: str) -> None:
+    """What the host sees is the sandbox: the configuration counts, or somebody has to look."""
+    sandbox = {"config.runtime": runtime, "kernel.seccomp": 2, "kernel.cap_bnd": "0" * 16}
+    assert container("5.22", {**sandbox, "config.seccomp_profile": "unconfined"}) == "fail"
+    assert container("5.4", {**sandbox, "config.privileged": True}) == "fail"
+    assert container("5.7", sandbox) == "manual"
+
+
 def test_names_of_secrets() -> None:
     names = ["db_password", "DB_PASSWORD_FILE", "ApiKey", "GITHUB_TOKEN", "PATH", "KEYBOARD"]
     found = audit_functions.Functions()._func_secret_names(names)
