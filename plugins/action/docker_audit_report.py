@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import pathlib
+import textwrap
 import typing
 
 import yaml
@@ -84,13 +85,13 @@ class ActionModule(ActionBase):
             if arguments.get("reference"):
                 comparison = audit_compare.compare(folder, reference, earlier)
         if comparison:
-            lines.append(_told("since the earlier result", comparison))
+            lines += _told("since the earlier result", comparison)
             totals["paths"].append(str(folder / "comparison.json"))
         bench = None
         files = audit_bench.check(arguments.get("docker_bench") or {}, hosts)
         if files:
             bench = audit_bench.write(folder, checks, files)
-            lines.append(_told("beside docker-bench-security", bench))
+            lines += _told("beside docker-bench-security", bench)
             totals["paths"].append(str(folder / "docker-bench.json"))
         return {
             "changed": False,
@@ -104,9 +105,9 @@ class ActionModule(ActionBase):
         }
 
 
-def _told(about: str, counts: dict[str, int]) -> str:
+def _told(about: str, counts: dict[str, int]) -> list[str]:
     parts = [f"{number} {state.replace('_', ' ')}" for state, number in counts.items() if number]
-    return f"{about}: {', '.join(parts) or 'nothing'}"
+    return textwrap.wrap(f"{about}: {', '.join(parts) or 'nothing'}", 79, subsequent_indent="  ")
 
 
 def _formats(wanted: object) -> list[str]:
