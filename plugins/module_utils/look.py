@@ -114,6 +114,7 @@ _FOR_PLANS: dict[str, typing.Callable[[Pass], typing.Any]] = {
     "files": look_collect.files,
     "units": lambda look: look.units(),
     "scope_dropins": lambda look: look_host.scope_dropins(look.host, look.notes),
+    "slice": lambda look: look_host.container_slice(look.host),
     "subids": lambda look: look_host.subids(look.host),
     "users": lambda look: look.users(),
     "lsm": lambda look: look.security_modules(),

@@ -275,6 +275,32 @@ def _scope_dropin(host: Host, notes: Notes, path: str) -> Mapping:
     return {"path": path, "tasks_max": tasks_max, "version": host.version(path)}
 
 
+# -- the slice of all containers -------------------------------------------------------------------
+SLICE = "bulkhead.slice"
+
+
+def container_slice(host: Host) -> Mapping:
+    """Return the section ``slice``: the limit that its file sets, and the one that the kernel enforces.
+
+    A slice that nobody defined has none, and containers start in it all the same; so does one that
+    systemd has not made yet.
+    """
+    path = "/etc/systemd/system/" + SLICE
+    tasks_max: int | str | None = None
+    for name, value in look_systemd.assignments(_line(host, path), "Slice"):
+        if name == "TasksMax":
+            exact = number(value)
+            tasks_max = exact if exact is not None else value or None
+    unified = host.lstat("/sys/fs/cgroup/cgroup.controllers") is not None
+    group = "/sys/fs/cgroup%s/%s/pids.max" % ("" if unified else "/pids", SLICE)
+    return {
+        "path": path,
+        "version": host.version(path),
+        "tasks_max": tasks_max,
+        "pids_max": number(_line(host, group)),
+    }
+
+
 # -- what Bulkhead left ----------------------------------------------------------------------------
 def bulkhead(host: Host, notes: Notes) -> Mapping:
     """Return the section ``bulkhead``: what an earlier transaction left on the host."""

@@ -40,6 +40,9 @@ ALLOWED_DIRECTORIES = (
     "/etc/modprobe.d/",
 )
 
+#: The slice in which containers are bounded together; see docs/decisions/0009.
+SLICE = "/etc/systemd/system/bulkhead.slice"
+
 #: Where systemd must read its files again after a change.
 UNIT_DIRECTORY = "/etc/systemd/system/"
 
@@ -114,7 +117,8 @@ def parse_plan(raw: typing.Any) -> Plan:
 
 def path_allowed(path: str) -> bool:
     """Tell whether a plan may place a file there."""
-    return any(path.startswith(prefix) and path != prefix for prefix in ALLOWED_DIRECTORIES)
+    below = any(path.startswith(prefix) and path != prefix for prefix in ALLOWED_DIRECTORIES)
+    return below or path == SLICE
 
 
 # -- fields --------------------------------------------------------------------------------------

@@ -59,6 +59,7 @@ options:
       - files
       - units
       - scope_dropins
+      - slice
       - subids
       - users
       - lsm

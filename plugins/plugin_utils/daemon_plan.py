@@ -17,6 +17,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options 
     release,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.flags_dropin import FLAGS_DROPIN
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import SLICE
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import plan as plans, subids
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.daemon_policy import (
     DEFAULT_USERNS_USER,
@@ -37,6 +38,10 @@ OBSERVATION_SCHEMA = "bulkhead.observation/1"
 #: the order of their names: the default must sort before it, or it would override explicit limits.
 SCOPE_DROPIN = "/etc/systemd/system/docker-.scope.d/10-bulkhead.conf"
 SOCKET_DROPIN = "/etc/systemd/system/docker.socket.d/10-bulkhead.conf"
+
+#: Starts the slice before the daemon: what starts in a slice that is not there has no limit.
+SLICE_DROPIN = "/etc/systemd/system/docker.service.d/10-bulkhead-slice.conf"
+_PARENT = "/bulkhead.slice"
 
 #: A running container that uses this share of a new PIDs limit is too near to it.
 NEAR_LIMIT = 0.5
@@ -245,6 +250,7 @@ class _Planner:
         self._userns_remap()
         self._options()
         self._pids_limit()
+        self._slice()
         self._file_modes()
         self._no_longer_wanted()
         restart = self._hold_restart_if_unsafe()
@@ -874,6 +880,60 @@ class _Planner:
         )
         return True
 
+    def _slice(self) -> None:
+        """Plan one limit for all containers together, where the driver gives none to each."""
+        limit = self.policy.containers_tasks_max
+        if not limit:
+            for path in (SLICE, SLICE_DROPIN):
+                owned = self.owned_files.get(path)
+                if owned is not None:
+                    self._remove_file(path, owned["version"])
+            return
+        seen = self.look.get("slice") or {}
+        option = self._option("cgroup-parent")
+        common: Json = {"wanted": limit, "effective": seen.get("pids_max"), "source": "kernel"}
+        setting, name = "pids limit of all containers together", "containers_tasks_max"
+        driver = (self.engine["info"] or {}).get("cgroup_driver")
+        if driver != "cgroupfs":
+            why = f"the cgroup driver is {driver or 'unknown'}; with systemd each container has a limit"
+            self._row(name, setting, "not_applicable", **common, reason=why)
+            return
+        if option.get("configured") not in (None, _PARENT):
+            self._row(name, setting, "blocked", **common,
+                      reason=f"cgroup-parent is {option['configured']} in {option.get('where')}")  # fmt: skip
+            return
+        header = _OWNED_BY.format(role=ROLE, hint=f"Set {variable(name)}: 0.")
+        files = {
+            SLICE: f"[Unit]\nDescription=Docker containers\n\n[Slice]\nTasksMax={limit}\n",
+            SLICE_DROPIN: "[Unit]\nWants=bulkhead.slice\nAfter=bulkhead.slice\n",
+        }
+        for path, content in files.items():
+            owned = self.owned_files.get(path)
+            same = path == SLICE_DROPIN or seen.get("tasks_max") == limit
+            if owned is not None and owned["intact"] and same:
+                continue
+            version = owned["version"] if owned else seen["version"] if path == SLICE else "absent"
+            self._operation("file_present", variable(name), path=path, content=header + content,
+                            mode="0644", owner="root", group="root", observed=version)  # fmt: skip
+        if not self._in_file("cgroup-parent"):
+            self._set_key("cgroup-parent", _PARENT, variable(name))
+        if any(
+            op.get("path") in files or op.get("key") == "cgroup-parent" for op in self.operations
+        ):
+            self._row(
+                name,
+                setting,
+                "change",
+                **common,
+                reason="applies to each container at its next start",
+            )
+        elif seen.get("pids_max") == limit:
+            self._row(name, setting, "ok", **common)
+        else:
+            self._row(
+                name, setting, "pending", **common, reason="takes effect when Docker starts again"
+            )
+
     def _no_scopes(self) -> str | None:
         """Return why containers of this host are no systemd scopes, or None when they are."""
         system = self.look["os"]
@@ -1024,6 +1084,8 @@ class _Planner:
                 key != "log-opts" or self._log_driver() in _FILE_DRIVERS
             ):
                 wanted |= {(key, member) for member in value}
+        if self.policy.containers_tasks_max:
+            wanted.add(("cgroup-parent", None))
         # userns-remap goes only when asked for by name, which _userns_switch plans.
         wanted.add(("userns-remap", None))
         return wanted

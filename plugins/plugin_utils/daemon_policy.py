@@ -114,6 +114,7 @@ class Policy:
     restart: str
     restart_stops_containers: bool
     take_over_flags: tuple[str, ...]
+    containers_tasks_max: int
 
 
 def _boolean(name: str, value: object) -> bool:
@@ -355,4 +356,7 @@ def read(raw: typing.Mapping[str, typing.Any]) -> Policy:
             "restart_stops_containers", raw.get("restart_stops_containers", False)
         ),
         take_over_flags=_take_over_flags(raw.get("take_over_flags", [])),
+        containers_tasks_max=_integer(
+            "containers_tasks_max", raw.get("containers_tasks_max", 0), 0, 4194304
+        ),
     )

@@ -8,6 +8,7 @@ import typing
 import pytest
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils.flags_dropin import FLAGS_DROPIN
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import SLICE
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
     daemon_plan,
     daemon_policy,
@@ -783,3 +784,77 @@ def test_a_restart_names_the_containers_that_are_published_on_loopback() -> None
     assert rows(plan)["ports published on 127.0.0.1"]["affected"] == ["a", "c"]
     quiet = planned(obs.stock(containers=containers[1:2]), no_new_privileges=True)
     assert "ports published on 127.0.0.1" not in rows(quiet)
+
+
+# -- the slice of the cgroupfs driver --------------------------------------------------------------
+def with_cgroupfs(pids_max: int | None = None, **more: typing.Any) -> Json:
+    look = obs.stock(**more)
+    look["engine"]["info"]["cgroup_driver"] = "cgroupfs"
+    tasks_max = pids_max
+    version = "absent" if pids_max is None else "5"
+    look["slice"] = {
+        "path": SLICE,
+        "version": version,
+        "tasks_max": tasks_max,
+        "pids_max": pids_max,
+    }
+    return look
+
+
+TOGETHER = "pids limit of all containers together"
+
+
+def test_all_containers_get_one_slice() -> None:
+    plan = planned(with_cgroupfs(), containers_tasks_max=500)
+    placed = {op["path"]: op["content"] for op in operations(plan, "file_present")}
+    assert "TasksMax=500" in placed[SLICE]
+    assert "Wants=bulkhead.slice" in placed[daemon_plan.SLICE_DROPIN]
+    assert sets(plan)["cgroup-parent"] == "/bulkhead.slice"
+    assert plan["daemon"]["effect"] == "restart"
+
+
+def own_slice(pids_max: int) -> Json:
+    look = with_cgroupfs(pids_max)
+    look["engine"]["options"]["cgroup-parent"] = obs.option(
+        "/bulkhead.slice", source="file", where=CONFIG
+    )
+    look["daemon_config"]["keys"]["cgroup-parent"] = {"type": "string", "value": "/bulkhead.slice"}
+    look["daemon_config"]["state"] = "valid"
+    items = [
+        {"kind": "file", "path": path, "version": "5", "intact": True}
+        for path in (SLICE, daemon_plan.SLICE_DROPIN)
+    ]
+    items.append(
+        {"kind": "json_key", "path": CONFIG, "key": "cgroup-parent", "version": "1", "intact": True}
+    )
+    look["bulkhead"].update(state="ok", owned={"docker_daemon": items})
+    return look
+
+
+@pytest.mark.parametrize(("enforced", "state"), [(500, "ok"), (None, "pending")])
+def test_the_slice_counts_when_the_kernel_shows_it(enforced: int | None, state: str) -> None:
+    look = own_slice(500)
+    look["slice"]["pids_max"] = enforced
+    assert rows(planned(look, containers_tasks_max=500))[TOGETHER]["state"] == state
+
+
+def test_the_slice_goes_when_nobody_wants_it() -> None:
+    plan = planned(own_slice(500))
+    assert {op["path"] for op in operations(plan, "file_absent")} == {
+        SLICE,
+        daemon_plan.SLICE_DROPIN,
+    }
+    assert "cgroup-parent" in {op["key"] for op in operations(plan, "json_remove")}
+
+
+def test_no_slice_where_each_container_has_a_limit() -> None:
+    plan = planned(obs.stock(), containers_tasks_max=500)
+    assert rows(plan)[TOGETHER]["state"] == "not_applicable"
+
+
+def test_a_parent_of_somebody_else_is_left() -> None:
+    look = with_cgroupfs()
+    look["engine"]["options"]["cgroup-parent"] = obs.option("/theirs", source="file", where=CONFIG)
+    plan = planned(look, containers_tasks_max=500)
+    assert rows(plan)[TOGETHER]["state"] == "blocked"
+    assert "cgroup-parent" not in sets(plan)
