@@ -7,15 +7,18 @@ asserts a time; that memory does not grow with the number of hosts is asserted.
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import pytest
 
 from tests.benchmarks.conftest import Say
 
 ROOT = pathlib.Path(__file__).parents[2]
+BIN = pathlib.Path(sys.executable).parent
 CONTAINERS = 50
 
 WORK = """
@@ -87,3 +90,52 @@ def test_a_fleet_through_checks_and_reports(tmp_path: pathlib.Path, say: Say, la
     assert memory[largest] - memory[10] < 100 * 1024
     # A browser opens this in a second.
     assert page < 32 * 2**20
+
+
+IMAGE = """
+set -eu
+root=$(mktemp -d); mkdir $root/bin; cp /bin/busybox $root/bin/; ln -s busybox $root/bin/sleep
+tar -C $root -cf - . | docker import --change 'CMD ["sleep", "86400"]' - bench:1
+"""
+#: How many tiny containers; BULKHEAD_BENCH_CONTAINERS=0,10 for fewer. An emulated host starts one in 5 s.
+STEPS = [int(n) for n in os.environ.get("BULKHEAD_BENCH_CONTAINERS", "0,10,50,100").split(",")]
+
+
+def test_one_host_end_to_end(host: dict[str, str], tmp_path: pathlib.Path, say: Say) -> None:
+    def on_host(command: str) -> None:
+        lab = [sys.executable, "-m", "lab", "ssh", "bench", "--", command]
+        subprocess.run(lab, cwd=ROOT, env=host, check=True, stdout=subprocess.DEVNULL)
+
+    log = pathlib.Path(host["BULKHEAD_REMOTE_LOG"])
+    on_host(IMAGE)
+    there = 0
+    for containers in STEPS:
+        on_host(
+            f"for n in $(seq {there + 1} {containers}); do docker run -d --name c$n bench:1; done"
+        )
+        there = containers
+        log.write_text("")
+        look = tmp_path / f"{containers}.json"
+        folder = tmp_path / f"reports-{containers}"
+        started = time.monotonic()
+        subprocess.run(
+            [BIN / "ansible-playbook", "-i", "inventories/lab", "playbooks/audit.yml",
+             "-e", "bulkhead_hosts=bench", "-e", f"docker_audit_report_dir={folder}",
+             "-e", '{"docker_audit_fail_on": []}'],
+            cwd=ROOT, env=host, check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        seconds = time.monotonic() - started
+        calls = [json.loads(line) for line in log.read_text().splitlines()]
+        modules = [c["name"] for c in calls if c["kind"] == "module" and c["transport"] != "local"]
+        subprocess.run(
+            [BIN / "ansible", "bench", "-i", "inventories/lab", "-m", "bulkhead.hardening.docker_host_info",
+             "-a", f"document={look}"],
+            cwd=ROOT, env=host, check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        requests = json.loads(look.read_text())["observation"]["api_calls"]
+        say(
+            f"\naudit of a host with {containers} containers: {seconds:.1f} s end to end, "
+            f"{len(modules)} remote module execution, {requests} API calls"
+        )
+        assert len(modules) == 1
+        assert requests <= 12 + containers + 1
