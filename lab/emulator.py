@@ -21,9 +21,9 @@ from pathlib import Path
 
 from . import paths, tools
 from .errors import LabError
+from .kinds import MIRROR
 
 SUITE = "trixie"
-MIRROR = "http://deb.debian.org/debian"
 _PACKAGES = ("qemu-system-x86", "qemu-utils")
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
 _LOADER = f"{_LIBRARIES}/ld-linux-x86-64.so.2"

@@ -24,6 +24,10 @@ _BOOLEANS = ("selinux",)
 _MERGING = ("extends", "omit_packages", "omit_append")
 
 
+#: Where packages come from, of hosts and of the emulator.
+MIRROR = "http://deb.debian.org/debian"
+
+
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """One kind of virtual host, with everything that decides what its image holds."""
@@ -32,7 +36,7 @@ class Kind:
     suite: str
     packages: tuple[str, ...]
     description: str = ""
-    mirror: str = "http://deb.debian.org/debian"
+    mirror: str = MIRROR
     disk: str = "6G"
     apt_options: tuple[str, ...] = ()
     dpkg_options: tuple[str, ...] = ()
