@@ -160,7 +160,11 @@ def go_back(target: Target, before: Json, replaced: typing.Iterable[str] = ()) -
     assert as_before(seen, before, replaced), difference(seen, before)
 
 
-@pytest.mark.parametrize("name", FAULTS)
+#: Those that take minutes of waiting; they are left to the long run, as most kills are.
+LONG = ("a daemon that never gets ready", "containerd down")
+
+
+@pytest.mark.parametrize("name", [name for name in FAULTS if KILLS or name not in LONG])
 def test_a_fault(target: Target, row: Json, name: str) -> None:
     fault = FAULTS[name]
     target.run(fault.inject)
