@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import typing
 
 import pytest
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import look
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils import audit_run
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import audit_evaluate, audit_run
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import PolicyError
 
 from .fake_engine import DAEMON_PID, FakeHost, fake_host, inspection
-from .test_audit_checks import changed, verdicts
+from .test_audit_checks import CHECKS, changed, verdicts
 
 Json = dict[str, typing.Any]
 DAEMON = "/usr/sbin/dockerd"
@@ -100,6 +101,23 @@ def test_the_effective_value_counts_and_not_a_shell(
     assert judged(host, "2.4") == {verdict}
 
 
+@pytest.mark.parametrize(("allowed", "verdict"), [("false", "pass"), ("true", "fail")])
+def test_traffic_between_containers_by_the_bridge_itself(
+    host: FakeHost, allowed: str, verdict: str
+) -> None:
+    options = host.engine.answers["/networks"][0]["Options"]
+    options["com.docker.network.bridge.enable_icc"] = allowed
+    configured(host, '{\n  "icc":\n    %s\n}' % allowed)
+    assert judged(host, "2.2") == {verdict}
+
+
+def test_a_registry_without_tls_in_the_file(host: FakeHost) -> None:
+    configured(host, '{"insecure-registries": [\n"registry.example:5000"\n]}')
+    indexes = host.engine.answers["/info"]["RegistryConfig"]["IndexConfigs"]
+    indexes["registry.example:5000"] = {"Name": "registry.example:5000", "Secure": False}
+    assert judged(host, "2.5") == {"fail"}
+
+
 @pytest.mark.parametrize("flag", ["--iptables=0", "--iptables=f", "--iptables=FALSE"])
 def test_booleans_as_the_daemon_reads_them(host: FakeHost, flag: str) -> None:
     host.process(DAEMON_PID, [DAEMON, flag])
@@ -130,13 +148,21 @@ def test_the_builtin_seccomp_profile_of_newer_engines(host: FakeHost) -> None:
     assert judged(host, "2.18") == {"pass"}
 
 
-def test_a_unit_below_usr_lib_with_a_drop_in(host: FakeHost) -> None:
-    path = "/etc/systemd/system/docker.service.d/a.conf"
-    host.write(path, "[Service]\n", 0o606)
-    host.service["DropInPaths"] = path
-    found = verdicts("3.2", look.observe(host), audit_run.policy({}))
-    assert found["/usr/lib/systemd/system/docker.service"] == "pass"
-    assert found[path] == "fail"
+@pytest.mark.parametrize(
+    ("unit", "owner", "mode"), [("service", "3.1", "3.2"), ("socket", "3.3", "3.4")]
+)
+def test_a_unit_below_usr_lib_with_a_drop_in(
+    host: FakeHost, unit: str, owner: str, mode: str
+) -> None:
+    fragment = f"/usr/lib/systemd/system/docker.{unit}"
+    path = f"/etc/systemd/system/docker.{unit}.d/a.conf"
+    host.write(fragment, "[Unit]\n")
+    os.chown(host.write(path, "[Unit]\n", 0o606), 1000, 0)
+    properties = host.service if unit == "service" else host.socket_unit
+    properties["DropInPaths"] = path
+    for check in (owner, mode):
+        found = verdicts(check, look.observe(host), audit_run.policy({}))
+        assert found == {fragment: "pass", path: "fail"}
 
 
 # -- containers and images -------------------------------------------------------------------------
@@ -163,8 +189,15 @@ def test_an_entrypoint_that_drops_to_a_user() -> None:
     ("version", "verdict"), [("29.0.0", "not_applicable"), ("26.1.5+dfsg1", "manual")]
 )
 def test_content_trust(version: str, verdict: str) -> None:
-    look_, policy = changed({"on": ON, "set": {"client.version": version}})
-    assert verdicts("4.5", look_, policy) == {None: verdict}
+    set_in = [{"path": "/etc/environment", "variable": "DOCKER_CONTENT_TRUST"}]
+    change = {"client.version": version, "client.content_trust": set_in}
+    found = audit_evaluate.evaluate([CHECKS["4.5"]], *changed({"on": ON, "set": change}))
+    (item,) = found["results"][0]["items"]
+    assert item["verdict"] == verdict
+    if verdict == "manual":
+        assert item["evidence"]["set_in"] == set_in
+    else:
+        assert item["reason"].startswith("retired")
 
 
 @pytest.mark.parametrize(("check", "module"), [("5.2", "apparmor"), ("5.3", "selinux")])

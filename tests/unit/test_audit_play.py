@@ -99,6 +99,11 @@ def test_the_last_result_may_be_the_one_to_compare_with(tmp_path: pathlib.Path) 
         ({"docker_audit_report_dir": "/proc/1/reports"}, "docker_audit_report_dir is"),
         ({"docker_audit_reference": "/nonexistent.json"}, "docker_audit_reference is"),
         ({"docker_audit_docker_bench": {"c": "x"}}, "docker_audit_docker_bench.c is"),
+        ({"docker_audit_ids": ["5,5"]}, "docker_audit_ids is '5,5'"),
+        (
+            {"docker_audit_waivers": [{"check": "5.5", "reason": "r", "owner": "o"}]},
+            "docker_audit_waivers[0].expires is None",
+        ),
     ],
 )
 def test_bad_input_ends_the_run_before_a_host_is_asked(
