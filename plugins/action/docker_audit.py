@@ -38,7 +38,8 @@ class ActionModule(Door):
             run = audit_run.settings(arguments.get("settings") or {})
             folder = audit_report.check_folder(str(arguments["report_dir"]))
             if arguments.get("prepare"):
-                return self._prepare(folder, arguments)
+                return self._prepare(run, folder, arguments)
+            _same_checks(run, arguments.get("checks"))
         except PolicyError as exc:
             return {"failed": True, "changed": False, "msg": str(exc)}
         look = {"gather_subset": ["all"], "timeout": int(arguments.get("timeout") or 60)}
@@ -62,7 +63,7 @@ class ActionModule(Door):
         }
 
     @staticmethod
-    def _prepare(folder: pathlib.Path, arguments: Json) -> Json:
+    def _prepare(run: audit_run.Settings, folder: pathlib.Path, arguments: Json) -> Json:
         """Check what the reports will need, and forget the hosts of an earlier run."""
         audit_bench.check(arguments.get("docker_bench") or {}, arguments.get("hosts"))
         if arguments.get("reference"):
@@ -70,4 +71,13 @@ class ActionModule(Door):
         for path in (folder / "hosts").glob("*.json"):
             path.unlink()
         started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        return {"changed": False, "started_at": started}
+        checks = [check.id for check in run.checks]
+        return {"changed": False, "started_at": started, "checks": checks}
+
+
+def _same_checks(run: audit_run.Settings, wanted: list[str] | None) -> None:
+    """Refuse a host whose own variables choose other checks: the reports have one list for all."""
+    differing = sorted({check.id for check in run.checks} ^ set(wanted or ()))
+    if wanted is not None and differing:
+        fix = "a run has one list of checks; give what chooses and adds them to the play, not to a host"
+        raise PolicyError("docker_audit_*, by which checks differ between hosts,", differing[:5], fix)

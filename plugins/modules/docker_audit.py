@@ -53,6 +53,11 @@ options:
     description: With O(prepare), all hosts of the play, to which O(docker_bench) must belong.
     type: list
     elements: str
+  checks:
+    description: Ids of the checks that O(prepare) answered with. A host for which variables choose
+      others is refused.
+    type: list
+    elements: str
   timeout:
     description: How many seconds to wait for each answer of the Docker daemon.
     type: int
@@ -68,6 +73,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+checks:
+  description: Ids of the checks that are selected.
+  returned: with O(prepare)
+  type: list
+  elements: str
 counts:
   description: How many checks have each verdict.
   returned: success

@@ -32,10 +32,14 @@ class Done(typing.NamedTuple):
         return found
 
 
-def play(place: pathlib.Path, *arguments: str, **variables: object) -> Done:
-    """Run the audit on two hosts behind a port that nobody listens on."""
+def play(place: pathlib.Path, *arguments: str, **variables: typing.Any) -> Done:
+    """Run the audit on two hosts behind a port that nobody listens on.
+
+    :param variables: for the play; ``of_b`` are those of the second host alone.
+    """
     inventory = place / "hosts.yml"
-    hosts = {name: {"ansible_host": "127.0.0.1", "ansible_port": 1} for name in ("a", "b")}
+    unreachable = {"ansible_host": "127.0.0.1", "ansible_port": 1}
+    hosts = {"a": unreachable, "b": {**unreachable, **dict(variables.pop("of_b", {}))}}
     inventory.write_text(json.dumps({"docker_hosts": {"hosts": hosts}}))
     folder = place / "reports"
     given = {"docker_audit_report_dir": str(folder), **variables}
@@ -93,6 +97,14 @@ def test_the_last_result_may_be_the_one_to_compare_with(tmp_path: pathlib.Path) 
     assert "beside docker-bench-security: 1 only theirs" in done.said
 
 
+def test_a_host_that_chooses_other_checks_is_an_error_of_its_own(tmp_path: pathlib.Path) -> None:
+    done = play(tmp_path, of_b={"docker_audit_levels": [1]}, docker_audit_fail_on=[])
+    assert done.code == 0, done.said
+    hosts = {host["host"]: host for host in done.result()["hosts"]}
+    assert {name: host["state"] for name, host in hosts.items()} == {"a": "unreachable", "b": "failed"}
+    assert "not to a host" in hosts["b"]["reason"]
+
+
 @pytest.mark.parametrize(
     ("variables", "says"),
     [
@@ -100,6 +112,7 @@ def test_the_last_result_may_be_the_one_to_compare_with(tmp_path: pathlib.Path) 
         ({"docker_audit_reference": "/nonexistent.json"}, "docker_audit_reference is"),
         ({"docker_audit_docker_bench": {"c": "x"}}, "docker_audit_docker_bench.c is"),
         ({"docker_audit_ids": ["5,5"]}, "docker_audit_ids is '5,5'"),
+        ({"docker_audit_formats": ["jsn"]}, "docker_audit_formats"),
         (
             {"docker_audit_waivers": [{"check": "5.5", "reason": "r", "owner": "o"}]},
             "docker_audit_waivers[0].expires is None",
