@@ -146,10 +146,10 @@ def _is_switch(name: str) -> bool:
 
 
 # -- values ------------------------------------------------------------------------------------
-# strconv.ParseBool
-_BOOLEANS = {"1": True, "t": True, "T": True, "TRUE": True, "true": True, "True": True}
-_BOOLEANS.update({"0": False, "f": False, "F": False, "FALSE": False, "false": False})
-_BOOLEANS["False"] = False
+#: strconv.ParseBool
+BOOLEANS = {"1": True, "t": True, "T": True, "TRUE": True, "true": True, "True": True}
+BOOLEANS.update({"0": False, "f": False, "F": False, "FALSE": False, "false": False})
+BOOLEANS["False"] = False
 
 
 def _convert(key: str, text: str, before: typing.Any) -> typing.Any:
@@ -157,7 +157,7 @@ def _convert(key: str, text: str, before: typing.Any) -> typing.Any:
     option = OPTIONS.get(key)
     kind = option.kind if option else "string"
     if kind == "boolean":
-        return _BOOLEANS.get(text, text)
+        return BOOLEANS.get(text, text)
     if kind == "integer":
         return parse_size(text)
     if kind == "list":
@@ -175,7 +175,7 @@ def _map_entry(key: str, text: str, before: Mapping) -> Mapping:
     if key == "runtimes":
         return {name: {"path": value}}
     if key == "features":
-        return {name: _BOOLEANS.get(value or "true", value)}
+        return {name: BOOLEANS.get(value or "true", value)}
     if key == "default-network-opts":  # bridge=com.docker.network.bridge.enable_icc=false
         option, _, value = value.partition("=")
         return {name: dict(before.get(name, {}), **{option: value})}

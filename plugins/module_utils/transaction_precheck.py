@@ -393,6 +393,7 @@ def _refuse_problems(tx: Transaction) -> None:
         contents={target.path: target.content for target in tx.targets},
         log_drivers=_log_drivers(tx),
         plugins=_plugins(tx),
+        systemd_cgroups=(tx.engine.get("info") or {}).get("cgroup_driver") == "systemd",
         selinux=bool(((tx.before.get("lsm") or {}).get("selinux") or {}).get("enabled")),
         users=frozenset(op["name"] for op in tx.plan.of("user_present")),
         ranges=frozenset(op["user"] for op in tx.plan.of("subid_present")),
