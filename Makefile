@@ -58,7 +58,8 @@ test: lint types unit oldest molecule ## Everything: lint, types, unit tests, ev
 test-fast: lint types unit ## What needs no virtual host (under 3 minutes)
 
 .PHONY: test-full
-test-full: test bench ## What a release needs: all tests, 20 kills and 5 power cuts, and the benchmarks
+test-full: test bench ## What a release needs: all tests, every kill point, 20 kills, 5 power cuts, the benchmarks
+	@BULKHEAD_KILLS=20 $(WITH_TOOLS) -- python -m pytest tests/unit/test_apply_kills.py
 	@BULKHEAD_KILLS=20 BULKHEAD_POWER_CUTS=5 SCENARIO_MINUTES=120 $(WITH_LAB) -- tools/molecule-all faults
 
 .PHONY: lint

@@ -17,6 +17,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     daemon_options,
     health_image,
     look,
+    look_host,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.docker_api import (
     ApiError,
@@ -26,6 +27,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Hos
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import timestamp
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_options import shown
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_daemon import Restart
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import SLICE_GROUP
 
 #: Seconds that a container must have been up to count as stable: not in a restart loop.
 STABLE_AFTER = 10.0
@@ -218,6 +220,24 @@ def check_options(
     if wrong:
         raise HostError("the running daemon does not show what was planned: " + "; ".join(wrong))
     return pending
+
+
+def check_slice(host: Host, document: Json) -> str | None:
+    """See that the slice in which all containers start is bounded; return what was seen, as a text.
+
+    Containers start in a slice that nobody defined, too, and nothing limits them there.
+
+    :raises HostError: it has no limit, or another one than its file says.
+    """
+    if document.get("cgroup-parent") != SLICE_GROUP:
+        return None
+    seen = look_host.container_slice(host)
+    if seen["pids_max"] is None or seen["pids_max"] != seen["tasks_max"]:
+        raise HostError(
+            "containers would not be bounded: %s says TasksMax=%s, and the kernel enforces %s"
+            % (seen["path"], seen["tasks_max"], seen["pids_max"] or "no limit")
+        )
+    return "all containers together are bounded to %d processes" % seen["pids_max"]
 
 
 def _agrees(key: str, wanted: typing.Any, effective: typing.Any) -> bool:

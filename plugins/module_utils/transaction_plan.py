@@ -42,6 +42,8 @@ ALLOWED_DIRECTORIES = (
 
 #: The slice in which containers are bounded together; see docs/decisions/0009.
 SLICE = "/etc/systemd/system/bulkhead.slice"
+#: The same as cgroup-parent names it.
+SLICE_GROUP = "/bulkhead.slice"
 
 #: Where systemd must read its files again after a change.
 UNIT_DIRECTORY = "/etc/systemd/system/"

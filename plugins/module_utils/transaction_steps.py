@@ -355,6 +355,8 @@ def health_gate(tx: Transaction) -> str | Skipped:
             health.wait_for_containers(tx.host, api, expected, tx.health_timeout, restarts)
     else:
         details.append("no throw-away container is made for %s" % architecture)
+    if tx.restarted:
+        details += filter(None, [health.check_slice(tx.host, tx.new_document)])
     if tx.plan.effect != "none":
         after = look.observe(tx.host, ["engine"])
         pending = health.check_options(tx.new_document, tx.planned_keys, after, tx.restarted)

@@ -17,7 +17,10 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options 
     release,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.flags_dropin import FLAGS_DROPIN
-from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import SLICE
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import (
+    SLICE,
+    SLICE_GROUP,
+)
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import plan as plans, subids
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.daemon_policy import (
     DEFAULT_USERNS_USER,
@@ -41,7 +44,6 @@ SOCKET_DROPIN = "/etc/systemd/system/docker.socket.d/10-bulkhead.conf"
 
 #: Starts the slice before the daemon: what starts in a slice that is not there has no limit.
 SLICE_DROPIN = "/etc/systemd/system/docker.service.d/10-bulkhead-slice.conf"
-_PARENT = "/bulkhead.slice"
 
 #: A running container that uses this share of a new PIDs limit is too near to it.
 NEAR_LIMIT = 0.5
@@ -898,7 +900,7 @@ class _Planner:
             why = f"the cgroup driver is {driver or 'unknown'}; with systemd each container has a limit"
             self._row(name, setting, "not_applicable", **common, reason=why)
             return
-        if option.get("configured") not in (None, _PARENT):
+        if option.get("configured") not in (None, SLICE_GROUP):
             self._row(name, setting, "blocked", **common,
                       reason=f"cgroup-parent is {option['configured']} in {option.get('where')}")  # fmt: skip
             return
@@ -916,7 +918,7 @@ class _Planner:
             self._operation("file_present", variable(name), path=path, content=header + content,
                             mode="0644", owner="root", group="root", observed=version)  # fmt: skip
         if not self._in_file("cgroup-parent"):
-            self._set_key("cgroup-parent", _PARENT, variable(name))
+            self._set_key("cgroup-parent", SLICE_GROUP, variable(name))
         if any(
             op.get("path") in files or op.get("key") == "cgroup-parent" for op in self.operations
         ):

@@ -15,6 +15,10 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     transaction_files,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction import apply
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import (
+    SLICE,
+    SLICE_GROUP,
+)
 
 from .fakes import (
     CONFIG,
@@ -459,6 +463,24 @@ def test_option_does_not_show(host: ActHost, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(host.daemon, "_publish", lie)
     raw = plan(json_set(host, "log-driver", "local"), effect="restart")
     rolled_back(host, raw, "health", "log-driver is 'json-file' instead of 'local'")
+
+
+@pytest.mark.parametrize("enforced", ["500", "max", "700", None])
+def test_a_slice_counts_only_when_the_kernel_bounds_it(host: ActHost, enforced: str | None) -> None:
+    if enforced:
+        host.write("/sys/fs/cgroup/bulkhead.slice/pids.max", enforced + "\n")
+    raw = plan(
+        file_present(host, SLICE, "[Slice]\nTasksMax=500\n"),
+        json_set(host, "cgroup-parent", SLICE_GROUP),
+        effect="restart",
+    )
+    if enforced == "500":
+        answer = apply(host, raw)
+        assert outcome(answer) == "committed", answer["msg"]
+        (step,) = (row for row in answer["transaction"]["steps"] if row["step"] == "health")
+        assert "bounded to 500 processes" in step["detail"]
+    else:
+        rolled_back(host, raw, "health", "containers would not be bounded")
 
 
 def test_reload_that_fails_is_taken_back(used: ActHost) -> None:
