@@ -40,7 +40,14 @@ _LOG_DRIVERS = frozenset(
 
 #: What every driver takes: the engine itself uses it (daemon/logger, factory.go and cache/validate.go).
 _LOG_ANY = frozenset(
-    {"cache-compress", "cache-disabled", "cache-max-file", "cache-max-size", "max-buffer-size", "mode"}
+    {
+        "cache-compress",
+        "cache-disabled",
+        "cache-max-file",
+        "cache-max-size",
+        "max-buffer-size",
+        "mode",
+    }
 )
 _LOG_ATTRIBUTES = frozenset({"labels", "labels-regex", "env", "env-regex", "tag"})
 #: What they take: options, and the prefix of more (ValidateLogOpt in daemon/logger/*/).
@@ -238,9 +245,9 @@ def _log_values(driver: str, options: dict[str, str]) -> str | None:
     compress = options.get("compress", "false")
     if compress not in BOOLEANS:
         return "compress is %r, not true or false" % compress
-    if driver == "json-file" and BOOLEANS[compress]:
-        if files == "1" or options.get("max-size", "-1") == "-1":
-            return "compress needs max-size and a max-file of 2 or more"
+    rotates = files != "1" and options.get("max-size", "-1") != "-1"
+    if driver == "json-file" and BOOLEANS[compress] and not rotates:
+        return "compress needs max-size and a max-file of 2 or more"
     return None
 
 
@@ -434,7 +441,9 @@ def _tls_alone(key: str) -> _Check:
     def check(host: Host, document: dict[str, typing.Any], facts: Facts) -> str | None:
         if document[key] and not document.get("hosts") and "hosts" not in facts.flags:
             # moby cmd/dockerd, loadListeners: the default address changes with it.
-            return "without hosts the engine would leave its unix socket for TCP port 2376; set hosts"
+            return (
+                "without hosts the engine would leave its unix socket for TCP port 2376; set hosts"
+            )
         return None
 
     return check

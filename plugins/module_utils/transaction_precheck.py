@@ -29,6 +29,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_options im
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_systemd import (
     Word,
 )
+from ansible_collections.bulkhead.hardening.plugins.module_utils.option_checks import Facts
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_accounts import (
     SUBID_FILES,
 )
@@ -385,7 +386,7 @@ def check(tx: Transaction) -> str:
 def _refuse_problems(tx: Transaction) -> None:
     if not tx.planned_keys:
         return
-    facts = validate.Facts(
+    facts = Facts(
         version=tx.engine.get("version"),
         flags=tx.flags,
         # What is put back was there before; the engine itself judges it.

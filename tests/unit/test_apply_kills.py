@@ -128,9 +128,10 @@ def taking_off(host: ActHost) -> Json:
 def left_open(host: ActHost) -> None:
     """A first run that died after the daemon had restarted."""
     prepare("strict", host)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+    with pytest.MonkeyPatch.context() as patch:
         Countdown(40, True, patch)
-        apply(host, CASES["strict"][0](host))
+        with pytest.raises(Killed):
+            apply(host, CASES["strict"][0](host))
 
 
 RUNS = {
@@ -162,9 +163,10 @@ def killed(run: Run, number: int, torn: bool, new: State) -> None:
     with build(run.host) as host:
         run.prepare(host)
         old, committed = state(host), ended(host)
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        with pytest.MonkeyPatch.context() as patch:
             Reaper(patch, number, torn)
-            run.act(host)
+            with pytest.raises(Killed):
+                run.act(host)
         done = run.recovers or ended(host) > committed
         recovered = apply(host, plan())
         assert recovered["transaction"]["outcome"] in ("recovered", "nothing"), recovered["msg"]
