@@ -400,6 +400,7 @@ def _refuse_problems(tx: Transaction) -> None:
         ranges=frozenset(op["user"] for op in tx.plan.of("subid_present")),
     )
     found = validate.problems(tx.host, tx.new_document, facts)
+    found.extend(filter(None, [validate.mark_problem(facts.version, tx.config.content)]))
     if found:
         raise HostError("%s: %s" % (tx.config.path, "; ".join(found)))
 

@@ -10,6 +10,7 @@ shows at start or in the first container; that, and what older engines would say
 
 from __future__ import annotations
 
+import codecs
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
@@ -50,6 +51,20 @@ def problems(host: Host, document: dict[str, typing.Any], facts: Facts) -> list[
             if reason:
                 found.append("%s: %s" % (key, reason))
     return found
+
+
+def mark_problem(version: str | None, content: bytes | None) -> str | None:
+    """Return why a byte order mark keeps the engine from starting, or None.
+
+    It is skipped from 24.0 on (moby daemon/config/config.go).
+    """
+    marked = content is not None and content.startswith(codecs.BOM_UTF8)
+    if not marked or version is None or daemon_options.release(version) >= (24, 0, 0):
+        return None
+    return (
+        "it begins with a byte order mark, with which Docker Engine %s does not start; save it "
+        "without one" % version
+    )
 
 
 def _key_problems(key: str, value: typing.Any, facts: Facts) -> list[str]:

@@ -196,7 +196,7 @@ class FakeDaemon:
     def read(self) -> Json:
         """Read daemon.json as dockerd does, or raise ValueError as it would."""
         path = self._host.base / CONFIG.lstrip("/")
-        document = json.loads(path.read_text() or "{}") if path.exists() else {}
+        document = json.loads(path.read_text("utf-8-sig") or "{}") if path.exists() else {}
         for key in document:
             if not daemon_options.knows("26.1.5", key):
                 raise ValueError("these directives don't match any configuration option: %s" % key)

@@ -13,6 +13,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     ledger,
     transaction,
     transaction_files,
+    validate,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction import apply
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import (
@@ -221,6 +222,41 @@ def test_refuses_what_changed_since_the_look(used: ActHost) -> None:
 def test_refuses_a_broken_daemon_json(used: ActHost, content: str, word: str) -> None:
     used.write(CONFIG, content)
     refused(used, plan(json_set(used, "live-restore", True)), CONFIG, word)
+
+
+def test_a_byte_order_mark_stays() -> None:
+    with act_host('\ufeff{"debug": true}\n') as host:
+        answer = apply(host, plan(json_set(host, "icc", False), effect="restart"))
+        assert outcome(answer) == "committed", answer["msg"]
+        content = (host.base / CONFIG.lstrip("/")).read_text()
+        assert content.startswith("\ufeff")
+        assert json.loads(content[1:]) == {"debug": True, "icc": False}
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe{\x00}\x00", b"// ours\n{}"], ids=["UTF-16", "comment"]
+)
+def test_refuses_what_is_no_json_in_utf8(used: ActHost, content: bytes) -> None:
+    (used.base / CONFIG.lstrip("/")).write_bytes(content)
+    refused(used, plan(json_set(used, "live-restore", True)), CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("version", "content", "word"),
+    [
+        ("20.10.24", b"\xef\xbb\xbf{}", "Docker Engine 20.10.24 does not start"),
+        ("23.0.6", b"\xef\xbb\xbf{}", "save it without one"),
+        ("24.0.0", b"\xef\xbb\xbf{}", None),
+        (None, b"\xef\xbb\xbf{}", None),
+        ("20.10.24", b"{}", None),
+        ("20.10.24", None, None),
+    ],
+)
+def test_a_byte_order_mark_and_old_engines(
+    version: str | None, content: bytes | None, word: str | None
+) -> None:
+    said = validate.mark_problem(version, content)
+    assert said is None if word is None else word in str(said)
 
 
 def test_refuses_a_link(used: ActHost) -> None:
