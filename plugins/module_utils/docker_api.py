@@ -8,6 +8,7 @@ without a version prefix, which the daemon answers with its own newest version.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -70,6 +71,26 @@ class DockerApi:
         :param raw: sent as a tar archive, instead of ``body``.
         :raises ApiError: no daemon, no answer in time, one that is too large, or a status from 400.
         """
+        data = self._exchange(method, path, query, body, raw, timeout)
+        text = data.decode("utf-8", "replace")
+        try:
+            return json.loads(text) if text.strip() else None
+        except ValueError:
+            return text
+
+    def read(self, path: str, **query: typing.Any) -> bytes:
+        """Read one resource that is no JSON, as it comes."""
+        return self._exchange("GET", path, query, None, None, None)
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, typing.Any] | None,
+        body: typing.Any,
+        raw: bytes | None,
+        timeout: float | None,
+    ) -> bytes:
         self.calls += 1
         if query:
             path = path + "?" + urlencode(query)
@@ -96,21 +117,41 @@ class DockerApi:
             connection.close()
         if len(data) > MAX_ANSWER_BYTES:
             raise ApiError("%s %s: answer larger than %d bytes" % (method, path, MAX_ANSWER_BYTES))
-        text = data.decode("utf-8", "replace")
-        try:
-            answer = json.loads(text) if text.strip() else None
-        except ValueError:
-            answer = text
         if response.status >= 400:
-            message = answer.get("message") if isinstance(answer, dict) else text
+            message = _parsed(data.decode("utf-8", "replace")).get("message")
+            if message is None:
+                message = data.decode("utf-8", "replace")
             raise ApiError(
                 "%s %s: %s %s" % (method, path, response.status, message), response.status
             )
-        return answer
+        return data
 
     def get(self, path: str, **query: typing.Any) -> typing.Any:
         """Read one resource."""
         return self.request("GET", path, query=query or None)
+
+    def import_image(self, repository: str, tag: str, label: str, root: bytes) -> str:
+        """Make an image of a tar archive of its root directory; return its reference.
+
+        :param label: ``name=value``.
+        :raises ApiError: also when the daemon says only within its answer that it failed.
+        """
+        query = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": "LABEL " + label}
+        answer = self.request("POST", "/images/create", query=query, raw=root)
+        # The answer is a stream of JSON lines, sent with status 200 before anything can go wrong.
+        for line in [answer] if isinstance(answer, dict) else str(answer).split("\n"):
+            message = line if isinstance(line, dict) else _parsed(line)
+            if message.get("error"):
+                raise ApiError("import of %s: %s" % (repository, message["error"]))
+        return "%s:%s" % (repository, tag)
+
+    def has_default_network(self) -> bool:
+        """Tell whether there is a default bridge; ``"bridge": "none"`` in daemon.json takes it away."""
+        try:
+            self.get("/networks/bridge")
+        except ApiError as exc:
+            return exc.status != 404
+        return True
 
     def peer_pid(self) -> int:
         """Return the process id behind the socket (who called listen), from SO_PEERCRED."""
@@ -122,3 +163,11 @@ class DockerApi:
             except OSError as exc:
                 raise ApiError("%s: %s" % (self.path, exc)) from exc
         return int(struct.unpack("3i", raw)[0])
+
+
+def _parsed(line: str) -> dict[str, typing.Any]:
+    with contextlib.suppress(ValueError):
+        message = json.loads(line)
+        if isinstance(message, dict):
+            return message
+    return {}

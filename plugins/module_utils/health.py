@@ -10,7 +10,6 @@ It also tells what a default container of this host really gets, which no config
 from __future__ import annotations
 
 import contextlib
-import json
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
@@ -261,7 +260,8 @@ def witness(host: Host, api: DockerApi, architecture: str, identifier: str) -> J
     """
     name = "%s-%s" % (WITNESS_NAME, identifier)
     try:
-        image = _import_image(api, architecture, identifier)
+        root = health_image.archive(architecture)
+        image = api.import_image(WITNESS_NAME, identifier, "bulkhead.role=health", root)
         return _run_witness(host, api, name, image)
     except (ApiError, OSError) as exc:
         raise HostError("a throw-away container without options does not work: %s" % exc) from exc
@@ -278,41 +278,13 @@ def remove_witness(api: DockerApi, identifier: str) -> None:
         api.request("DELETE", "/images/%s:%s" % (WITNESS_NAME, identifier), query={"force": "true"})
 
 
-def _import_image(api: DockerApi, architecture: str, identifier: str) -> str:
-    answer = api.request(
-        "POST",
-        "/images/create",
-        query={
-            "fromSrc": "-",
-            "repo": WITNESS_NAME,
-            "tag": identifier,
-            "changes": "LABEL bulkhead.role=health",
-        },
-        raw=health_image.archive(architecture),
-    )
-    # The answer is a stream of JSON lines, sent with status 200 before anything can go wrong.
-    for line in [answer] if isinstance(answer, dict) else str(answer).split("\n"):
-        message = line if isinstance(line, dict) else _parsed(line)
-        if message.get("error"):
-            raise ApiError("import of its image: %s" % message["error"])
-    return "%s:%s" % (WITNESS_NAME, identifier)
-
-
-def _parsed(line: str) -> Json:
-    with contextlib.suppress(ValueError):
-        message = json.loads(line)
-        if isinstance(message, dict):
-            return message
-    return {}
-
-
 def _run_witness(host: Host, api: DockerApi, name: str, image: str) -> Json:
     config: Json = {
         "Image": image,
         "Entrypoint": ["/" + health_image.PROGRAM],
         "Labels": {"bulkhead.role": "health"},
     }
-    if not _has_default_network(api):
+    if not api.has_default_network():
         config["HostConfig"] = {"NetworkMode": "none"}
     identifier = api.request("POST", "/containers/create", query={"name": name}, body=config)["Id"]
     api.request("POST", "/containers/%s/start" % identifier)
@@ -332,15 +304,6 @@ def _run_witness(host: Host, api: DockerApi, name: str, image: str) -> Json:
         "log_opts": shown("log-opts", log.get("Config") or {}).value or {},
         "exit_code": code,
     }
-
-
-def _has_default_network(api: DockerApi) -> bool:
-    """Tell whether there is a default bridge; ``"bridge": "none"`` in daemon.json takes it away."""
-    try:
-        api.get("/networks/bridge")
-    except ApiError as exc:
-        return exc.status != 404
-    return True
 
 
 def _wait_until_ready(host: Host, api: DockerApi, identifier: str) -> Json:

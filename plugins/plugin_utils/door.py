@@ -74,6 +74,8 @@ class Door(ActionBase):
     """An action that runs one module and looks after what it answers."""
 
     module = ""
+    #: the part of its answer without which that is not trusted, and what it must be
+    answers_with: tuple[str, type] = ("observation", dict)
 
     def enter(self, task_vars: Json, arguments: Json) -> Json:
         """Run the module on the host and return its checked answer."""
@@ -91,11 +93,11 @@ class Door(ActionBase):
                 "msg": f"the host answered with {size} bytes, more than the {MAX_ANSWER_BYTES} that are "
                 "accepted; look at what it runs before trusting it",
             }
-        observation = answer.get("observation")
-        if not answer.get("failed") and not isinstance(observation, dict):
+        part, kind = self.answers_with
+        if not answer.get("failed") and not isinstance(answer.get(part), kind):
             return {
                 "failed": True,
-                "msg": f"{self.module} answered without an observation; the host's answer is not trusted",
+                "msg": f"{self.module} answered without {part}; the host's answer is not trusted",
             }
         return answer
 

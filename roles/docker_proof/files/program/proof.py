@@ -1,0 +1,189 @@
+# Copyright: (c) 2026, the Bulkhead authors
+# Apache License 2.0 (see LICENSE)
+"""What attacks share: tries, system calls and what the container knows of itself.
+
+Runs inside the container with nothing but the standard library, Python 3.9 or newer. A try ends in one
+of these:
+
+``held``: a guard refused it, and nothing was done. ``breached``: the call got past the guard, which is
+shown by an error that only comes behind it (EINVAL, EFAULT, ENOEXEC) or by an open that succeeded; what
+it would do is not done. ``not_applicable``: this kernel or container has nothing to try it on.
+``error``: neither can be said.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import platform
+import typing
+
+HELD, BREACHED, NOT_APPLICABLE, ERROR = "held", "breached", "not_applicable", "error"
+
+
+class Try(typing.NamedTuple):
+    """One thing that was tried.
+
+    :param what: the try in words.
+    :param outcome: one of the four.
+    :param detail: what happened: the name of the errno, a number.
+    """
+
+    what: str
+    outcome: str
+    detail: str = ""
+
+
+#: What guards answer: capabilities, LSMs and seccomp with the first two, read-only mounts with the third.
+GUARDS = (errno.EPERM, errno.EACCES, errno.EROFS)
+
+#: What the engine told the container: ``scratch`` (a directory bound from the host), ``neighbour``
+#: (``{name, address}``), ``gateway``, ``limits``. See docs/reference/attacks.md.
+CONTEXT = json.loads(os.environ.get("BULKHEAD_PROOF", "{}"))
+
+
+def name_of(number: int | None) -> str:
+    """Return the name of an errno, for people."""
+    return errno.errorcode.get(number or 0, str(number))
+
+
+def attempt(
+    what: str,
+    call: typing.Callable[[], typing.Any],
+    past: typing.Container[int] = (),
+    guards: typing.Container[int] = GUARDS,
+    absent: typing.Container[int] = (),
+) -> Try:
+    """Try a call and tell how it went.
+
+    :param call: raises OSError when it is refused. A whole number that it returns is closed as a file
+        descriptor.
+    :param past: errnos that come from behind the guard: the permission was there.
+    :param guards: errnos with which the guard answers.
+    :param absent: errnos that say that there is nothing to try it on.
+    """
+    try:
+        result = call()
+    except OSError as exc:
+        name = name_of(exc.errno)
+        if exc.errno in past:
+            return Try(what, BREACHED, name + ", which comes from behind the guard")
+        if exc.errno in guards:
+            return Try(what, HELD, name)
+        if exc.errno in absent:
+            return Try(what, NOT_APPLICABLE, name)
+        return Try(what, ERROR, name)
+    if isinstance(result, int) and not isinstance(result, bool) and result > 2:
+        os.close(result)
+    return Try(what, BREACHED, "it succeeded")
+
+
+# -- system calls --------------------------------------------------------------------------------
+# Numbers on x86_64 (arch/x86/entry/syscalls/syscall_64.tbl) and on architectures with the generic
+# table (include/uapi/asm-generic/unistd.h). None: not there.
+NUMBERS = {
+    "ptrace": (101, 117),
+    "clone": (56, 220),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "swapon": (167, 224),
+    "swapoff": (168, 225),
+    "reboot": (169, 142),
+    "sethostname": (170, 161),
+    "init_module": (175, 105),
+    "delete_module": (176, 106),
+    "quotactl": (179, 60),
+    "clock_settime": (227, 112),
+    "settimeofday": (164, 170),
+    "acct": (163, 89),
+    "iopl": (172, None),
+    "ioperm": (173, None),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    "mbind": (237, 235),
+    "set_mempolicy": (238, 237),
+    "get_mempolicy": (239, 236),
+    "move_pages": (279, 239),
+    "migrate_pages": (256, 238),
+    "kexec_load": (246, 104),
+    "kexec_file_load": (320, 294),
+    "lookup_dcookie": (212, 18),
+    "unshare": (272, 97),
+    "vmsplice": (278, 75),
+    "perf_event_open": (298, 241),
+    "fanotify_init": (300, 262),
+    "name_to_handle_at": (303, 264),
+    "open_by_handle_at": (304, 265),
+    "setns": (308, 268),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "kcmp": (312, 272),
+    "finit_module": (313, 273),
+    "bpf": (321, 280),
+    "userfaultfd": (323, 282),
+    "syslog": (103, 116),
+    "personality": (135, 92),
+    "ustat": (136, None),
+    "sysfs": (139, None),
+    "uselib": (134, None),
+    "vhangup": (153, 58),
+    "nfsservctl": (180, 42),
+    "io_uring_setup": (425, 425),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fspick": (433, 433),
+    "pidfd_getfd": (438, 438),
+    "clone3": (435, 435),
+    "mount_setattr": (442, 442),
+    "quotactl_fd": (443, 443),
+    "memfd_create": (319, 279),
+}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def syscall(name: str, *arguments: int | ctypes.Array[typing.Any] | bytes | None) -> int:
+    """Make a system call by name; raise OSError with its errno.
+
+    :raises NotImplementedError: this architecture has no such call.
+    """
+    column = 0 if platform.machine() == "x86_64" else 1
+    number = NUMBERS[name][column]
+    if number is None:
+        raise NotImplementedError(name)
+    whole = [ctypes.c_long(item) if isinstance(item, int) else item for item in arguments]
+    ctypes.set_errno(0)
+    result: int = _libc.syscall(ctypes.c_long(number), *whole)
+    if result == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+# -- the container itself ------------------------------------------------------------------------
+def status() -> dict[str, str]:
+    """Return the fields of /proc/self/status."""
+    with open("/proc/self/status") as stream:
+        return dict(line.rstrip("\n").split(":\t", 1) for line in stream if ":\t" in line)
+
+
+def has_capability(bit: int) -> bool:
+    """Tell whether the effective set has the capability with that number."""
+    return bool(int(status()["CapEff"], 16) >> bit & 1)
+
+
+def read(path: str) -> str | None:
+    """Return the text of a file, or None when it cannot be read."""
+    try:
+        with open(path) as stream:
+            return stream.read()
+    except OSError:
+        return None
