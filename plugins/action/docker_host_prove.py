@@ -14,7 +14,7 @@ import secrets
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import attacks, door
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils.door import Door, Json
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.door import Door, Json, wrap_var
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import PolicyError
 
 
@@ -66,4 +66,4 @@ class ActionModule(Door):
                     "msg": f"document {path!r}: {exc.strerror}",
                 }
             result["path"] = str(path)
-        return typing.cast(Json, door.wrap_var(result))
+        return typing.cast(Json, wrap_var(result))

@@ -55,8 +55,6 @@ print(json.dumps([sorted(files), sorted(maps)]))
 #: Directories that lead to others on a merged system.
 _TOP_LINKS = ("bin", "lib", "lib64", "lib32", "sbin")
 
-Program = typing.Tuple[str, str]
-
 
 class Interpreter(typing.NamedTuple):
     """A Python and all that it needs.
@@ -86,7 +84,7 @@ def find(host: Host, executable: str | None = None) -> Interpreter:
     return Interpreter(path, files)
 
 
-def archive(python: Interpreter, programs: typing.Iterable[Program]) -> bytes:
+def archive(python: Interpreter, programs: typing.Iterable[tuple[str, str]]) -> bytes:
     """Return a tar archive of the image's root directory.
 
     :param programs: name and text of each file to put into ``/proof``.
@@ -126,8 +124,9 @@ def _links(python: Interpreter) -> list[tuple[str, str]]:
             for entry in entries:
                 if entry.is_symlink() and os.path.realpath(entry.path) in wanted:
                     found.append((entry.path, os.path.realpath(entry.path)))
-    linker = [path for path in ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1")]
-    found += [(path, os.path.realpath(path)) for path in linker if os.path.islink(path)]
+    # What executables name as their interpreter (PT_INTERP).
+    linkers = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1")
+    found += [(path, os.path.realpath(path)) for path in linkers if os.path.islink(path)]
     return sorted(set(found))
 
 

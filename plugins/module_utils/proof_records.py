@@ -27,7 +27,7 @@ _KEPT = (
     *("capname", "family", "sock_type", "scontext", "tcontext", "tclass"),
 )
 
-Json = typing.Dict[str, typing.Any]
+Json = dict[str, typing.Any]
 
 
 class Records:

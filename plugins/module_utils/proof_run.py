@@ -38,7 +38,7 @@ _START = 60.0
 _MOST_OUTPUT = 1024 * 1024
 _MIB = 1024 * 1024
 
-Json = typing.Dict[str, typing.Any]
+Json = dict[str, typing.Any]
 
 
 def run(host: Host, jobs: list[Json], programs: list[tuple[str, str]], identifier: str) -> Json:

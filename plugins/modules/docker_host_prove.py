@@ -76,7 +76,7 @@ attacks:
       type: str
       returned: always
     outcome:
-      description: V(held), V(breached), V(not_applicable), V(error), or V(works) and V(broken) of ordinary work.
+      description: V(held), V(breached), V(not_applicable), V(error); V(works) or V(broken) of work.
       type: str
       returned: always
 counts:

@@ -19,7 +19,7 @@ import typing
 from ansible.plugins.action import ActionBase
 
 try:  # ansible-core 2.19 and later mark what may be a template instead of what may not
-    from ansible.utils.unsafe_proxy import wrap_var
+    from ansible.utils.unsafe_proxy import wrap_var as wrap_var
 except ImportError:  # pragma: no cover - gone in some later release
 
     def wrap_var(v: typing.Any) -> typing.Any:

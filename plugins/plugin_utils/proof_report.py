@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import typing
 
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils.attacks import TOPICS, Json
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.attacks import TOPICS
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.report import plain
 
 #: Outcomes as a terminal shows them; capitals for what wants somebody's attention.

@@ -9,6 +9,7 @@ waits. Whatever happens, everything ends when its time is over.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import json
@@ -75,10 +76,8 @@ def run(name, seconds):
         data += piece
     os.close(reader)
     # Its own process group only: with the host's process ids in sight, -1 would be the whole host.
-    try:
+    with contextlib.suppress(OSError):
         os.killpg(child, signal.SIGKILL)
-    except OSError:
-        pass
     os.waitpid(child, 0)
     try:
         line = json.loads(data)
