@@ -9,7 +9,7 @@ SHELL := bash
 WITH_TOOLS := tools/bootstrap
 WITH_LAB := tools/bootstrap --lab
 
-# For audit, harden, rollback and uninstall: which hosts. The embedded default is the lab.
+# For audit, harden, prove, rollback and uninstall: which hosts. The embedded default is the lab.
 INVENTORY ?= inventories/lab
 LIMIT ?=
 ARGS ?=
@@ -25,13 +25,13 @@ lint types unit oldest bench molecule demo: export ANSIBLE_CONFIG := $(CURDIR)/a
 lint types unit oldest bench molecule demo: export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/playbooks/collections
 
 # For your own hosts, your own configuration counts, if there is one.
-audit harden rollback uninstall: export ANSIBLE_CONFIG ?= $(CURDIR)/ansible.cfg
+audit harden prove rollback uninstall: export ANSIBLE_CONFIG ?= $(CURDIR)/ansible.cfg
 
 PLAY = $(WITH_TOOLS) -- ansible-playbook --inventory "$(INVENTORY)" $(if $(LIMIT),--limit "$(LIMIT)") $(ARGS)
 
 ##@ See it
 .PHONY: demo
-demo: ## Harden a disposable Docker host and show what changed
+demo: ## Attack and harden a disposable Docker host, and show what changed
 	@$(WITH_LAB) -- tools/demo/run
 
 .PHONY: audit
@@ -41,6 +41,10 @@ audit: ## Judge your hosts by the CIS benchmark, read-only: make audit INVENTORY
 .PHONY: harden
 harden: ## Harden your hosts: make harden INVENTORY=path LIMIT=pattern ARGS='--check --diff'
 	@$(PLAY) playbooks/harden.yml
+
+.PHONY: prove
+prove: ## Attack your hosts, those with docker_proof_allowed: make prove INVENTORY=path LIMIT=pattern
+	@$(PLAY) playbooks/prove.yml
 
 .PHONY: rollback
 rollback: ## List transactions, or undo one: make rollback INVENTORY=path ID=last

@@ -75,7 +75,7 @@ _NETWORKS = ("default", "own", "none", "host")
 #: What an attack's containers may get from the host: the run's own directory, the daemon's socket,
 #: and the kernel's file systems.
 _VOLUME = re.compile(
-    r"(\{scratch\}(/[\w.-]+)*|/(var/)?run/docker\.sock|/sys|/sys/fs/cgroup|/proc|/dev)"
+    r"(\{scratch\}(/\w[\w.-]*)*|/(var/)?run/docker\.sock|/sys|/sys/fs/cgroup|/proc|/dev)"
     r":/[\w./-]+(:(ro|rw|z|Z))?\Z"
 )
 

@@ -48,7 +48,10 @@ def _default(result: Json | None) -> list[Json]:
 
 
 def summary(result: Json, before: Json | None = None) -> list[str]:
-    """Return lines: topics, their attacks with outcomes, and a count at the end."""
+    """Return lines: topics, their attacks with outcomes, and a count at the end.
+
+    :param before: an earlier result; None or empty when there is none.
+    """
     rows = paired(result, before)
     lines: list[str] = []
     width = max((len(plain(row["title"])) for row in rows), default=0)
@@ -58,13 +61,13 @@ def summary(result: Json, before: Json | None = None) -> list[str]:
             topic = row["topic"]
             lines.append(plain(topic))
         told = f"{TOLD[row['outcome']]:<9}"
-        if before is not None:
+        if before:
             told = f"{TOLD.get(row['before'] or '', '?'):<9} -> {told}"
         line = f"  {told} {plain(row['title']):<{width}}"
         if row["outcome"] in ("error", "broken", "breached"):
             line += f"  {plain(row['reason'])[:100]}"
         lines.append(line.rstrip())
-    lines.append(_counted(rows, before is not None))
+    lines.append(_counted(rows, bool(before)))
     return lines
 
 

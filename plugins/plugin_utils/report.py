@@ -115,11 +115,17 @@ def _shown_witness(witness: Json) -> Json:
     return {text: flat[name] for name, text in _WITNESS.items() if name in flat}
 
 
-def page(results: typing.Mapping[str, Json], title: str) -> str:
+def page(
+    results: typing.Mapping[str, Json],
+    title: str,
+    attacks: typing.Mapping[str, typing.Sequence[Json]] | None = None,
+) -> str:
     """Return one self-contained HTML page for the results of a run.
 
     :param results: ``{before, after, transaction, running_containers}`` by host name.
+    :param attacks: what :func:`proof_report.paired` returned, by host name.
     """
+    attacks = attacks or {}
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -129,10 +135,11 @@ def page(results: typing.Mapping[str, Json], title: str) -> str:
     hosts = [
         {
             "name": name,
-            "result": result,
-            "pairs": _matched(result),
-            "witness": _shown_witness(result.get("witness") or {}),
+            "result": results.get(name),
+            "pairs": _matched(results[name]) if name in results else [],
+            "witness": _shown_witness((results.get(name) or {}).get("witness") or {}),
+            "attacks": attacks.get(name) or [],
         }
-        for name, result in sorted(results.items())
+        for name in sorted({*results, *attacks})
     ]
     return template.render(title=title, hosts=hosts, told=_TOLD)
