@@ -73,10 +73,10 @@ _OPTIONS: dict[str, tuple[str, type | tuple[type, ...]]] = {
 _NETWORKS = ("default", "own", "none", "host")
 
 #: What an attack's containers may get from the host: the run's own directory, the daemon's socket,
-#: and the kernel's file systems.
+#: the kernel's file systems, and volumes without a name, which go when their container goes.
 _VOLUME = re.compile(
     r"(\{scratch\}(/\w[\w.-]*)*|/(var/)?run/docker\.sock|/sys|/sys/fs/cgroup|/proc|/dev)"
-    r":/[\w./-]+(:(ro|rw|z|Z))?\Z"
+    r":/[\w./-]+(:(ro|rw|z|Z))?\Z|/\w+\Z"
 )
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{2,40}\Z")
@@ -92,7 +92,7 @@ _FIELDS = frozenset(
         "options",
         "weakened",
     )
-    + ("neighbour", "network", "why")
+    + ("neighbour", "network", "unshown", "why")
 )
 _REQUIRED = ("title", "topic", "stopped_by", "why")
 _LONGEST = 120
@@ -110,7 +110,9 @@ class Attack:
     :ivar why: what an attacker gains.
     :ivar seconds: how long it may take.
     :ivar options: of its container, as Compose names them; empty is a container as everybody gets it.
-    :ivar weakened: further options with which it must breach; None when no container can show it.
+    :ivar weakened: further options with which it must breach, and ``network`` where that is another;
+        None when no container can show it.
+    :ivar unshown: where even a weakened container does not show it, and why; None when one always does.
     :ivar neighbour: options of a second container; None when there is none.
     :ivar falco: the rule of Falco's that should notice it; None when there is none.
     """
@@ -128,6 +130,7 @@ class Attack:
     network: str = "default"
     options: Json = dataclasses.field(default_factory=dict)
     weakened: Json | None = None
+    unshown: str | None = None
     neighbour: Json | None = None
 
     @property
@@ -194,8 +197,9 @@ def _check(place: str, fields: Json) -> None:
         raise PolicyError(
             f"{place}: topic", fields["topic"], _nearest(str(fields["topic"]), TOPICS)
         )
-    if fields.get("network", "default") not in _NETWORKS:
-        raise PolicyError(f"{place}: network", fields["network"], "one of " + ", ".join(_NETWORKS))
+    _check_network(f"{place}: network", fields)
+    if not isinstance(fields.get("unshown", ""), str):
+        raise PolicyError(f"{place}: unshown", fields["unshown"], "give a text")
     seconds = fields.get("seconds", 20)
     if not isinstance(seconds, int) or isinstance(seconds, bool) or not 1 <= seconds <= _LONGEST:
         raise PolicyError(f"{place}: seconds", seconds, f"a whole number from 1 to {_LONGEST}")
@@ -205,12 +209,20 @@ def _check(place: str, fields: Json) -> None:
             raise PolicyError(f"{place}: {field}", value, "a list of texts")
     for field in ("options", "weakened", "neighbour"):
         if fields.get(field) is not None:
-            _check_options(f"{place}: {field}", fields[field])
+            _check_options(f"{place}: {field}", fields[field], field == "weakened")
 
 
-def _check_options(place: str, options: object) -> None:
+def _check_network(place: str, fields: Json) -> None:
+    if fields.get("network", "default") not in _NETWORKS:
+        raise PolicyError(place, fields["network"], "one of " + ", ".join(_NETWORKS))
+
+
+def _check_options(place: str, options: object, takes_network: bool) -> None:
     if not isinstance(options, dict):
         raise PolicyError(place, options, "a map of options of a container")
+    if takes_network:
+        _check_network(f"{place}.network", options)
+        options = {key: value for key, value in options.items() if key != "network"}
     for key, value in options.items():
         if key not in _OPTIONS:
             raise PolicyError(f"{place}.{key}", value, _nearest(str(key), _OPTIONS))
@@ -266,13 +278,11 @@ def jobs(attacks: typing.Sequence[Attack], variants: typing.Sequence[str]) -> li
         for attack in attacks:
             if variant not in variants or (variant == "weakened" and attack.weakened is None):
                 continue
-            options = {
-                **attack.options,
-                **((attack.weakened or {}) if variant == "weakened" else {}),
-            }
+            more = (attack.weakened or {}) if variant == "weakened" else {}
+            options = {"network": attack.network, **attack.options, **more}
             job = {
                 "variant": variant,
-                "network": attack.network,
+                "network": options.pop("network"),
                 "neighbour": None if attack.neighbour is None else _api(attack.neighbour),
                 **_api(options),
             }

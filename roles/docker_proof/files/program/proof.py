@@ -18,6 +18,7 @@ import errno
 import json
 import os
 import platform
+import socket
 import typing
 
 HELD, BREACHED, NOT_APPLICABLE, ERROR = "held", "breached", "not_applicable", "error"
@@ -187,3 +188,106 @@ def read(path: str) -> str | None:
             return stream.read()
     except OSError:
         return None
+
+
+# -- pieces of attacks ---------------------------------------------------------------------------
+def open_for_writing(path: str) -> Try:
+    """Open a file of the kernel's for writing, and close it: nothing is written."""
+    return attempt(
+        "open %s for writing" % path, lambda: os.open(path, os.O_WRONLY), absent=(errno.ENOENT,)
+    )
+
+
+def works(what: str, call: typing.Callable[[], typing.Any]) -> Try:
+    """Do a piece of ordinary work; whatever refuses it is a guard that goes too far.
+
+    :param call: raises OSError or ValueError when the work cannot be done.
+    """
+    try:
+        call()
+    except (OSError, ValueError) as exc:
+        return Try(what, HELD, str(exc))
+    return Try(what, BREACHED, "done")
+
+
+#: User and group id of the ordinary user of the image.
+USER = 4242
+
+#: A copy of the interpreter that belongs to root and has the setuid bit.
+SETUID_PYTHON = os.path.join(os.path.dirname(os.path.abspath(__file__)), "setuid-python")
+
+
+def become_user() -> None:
+    """Turn this process into one of the ordinary user, as if that user had started it.
+
+    Changing ids took away that others of the same user may look at it; PR_SET_DUMPABLE gives it back.
+    """
+    os.setgroups([])
+    os.setgid(USER)
+    os.setuid(USER)
+    _libc.prctl(4, 1, 0, 0, 0)
+
+
+def as_user(function: typing.Callable[[], list[Try]]) -> list[Try]:
+    """Run a function as the ordinary user, in a process of its own, and return its tries.
+
+    :raises RuntimeError: it ended without an answer.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            become_user()
+            answer: dict[str, typing.Any] = {"tries": function()}
+        except BaseException as exc:
+            answer = {"error": "%s: %s" % (type(exc).__name__, exc)}
+        os.write(writer, json.dumps(answer).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        answer = json.loads(stream.read() or '{"error": "it ended without an answer"}')
+    os.waitpid(child, 0)
+    if "error" in answer:
+        raise RuntimeError(answer["error"])
+    return [Try(*item) for item in answer["tries"]]
+
+
+#: What a connection ends with that gets to nobody.
+UNREACHED = (errno.ECONNREFUSED, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
+
+#: Where neighbours listen.
+PORT = 8080
+
+
+def connect(address: str, port: int, seconds: float = 3.0) -> socket.socket:
+    """Connect by TCP.
+
+    :raises OSError: also when the time is over, which has an errno then.
+    """
+    try:
+        return socket.create_connection((address, port), seconds)
+    except socket.timeout:
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
+
+
+def listen(ready: typing.Callable[[], None]) -> None:
+    """Be a neighbour: accept every connection to PORT and end it."""
+    with socket.create_server(("", PORT)) as listener:
+        ready()
+        while True:
+            listener.accept()[0].close()
+
+
+def ask_ping(what: str, connected: typing.Callable[[], socket.socket]) -> Try:
+    """Ask the Engine API for /_ping, which changes nothing: an answer is as good as root on the host.
+
+    :param connected: returns a connected socket, or raises OSError.
+    """
+    try:
+        with connected() as stream:
+            stream.settimeout(5)
+            stream.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
+            said = stream.recv(200).split(b"\r\n")[0].decode("latin-1")
+    except OSError as exc:
+        return Try(what, HELD, name_of(exc.errno) if exc.errno else "no answer in time")
+    return Try(what, BREACHED if " 200 " in said else HELD, said or "an empty answer")
