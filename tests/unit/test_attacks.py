@@ -52,11 +52,15 @@ NEIGHBOUR = BODY + "\n\ndef neighbour(ready):\n    ready()\n"
         (source("seconds: true\n"), "from 1 to"),
         (source("checks: '5.29'\n"), "a list of texts"),
         (source("network: bridge\n"), "default, own"),
+        (source("weakened: {network: bridge}\n"), "weakened.network"),
+        (source("neighbour: {network: own}\n", body=NEIGHBOUR), "neighbour.network"),
+        (source("unshown: [here]\n"), "give a text"),
         (source("options: {cap_ad: [A]}\n"), "did you mean cap_add"),
         (source("options: {cap_add: SYS_ADMIN}\n"), "cap_add"),
         (source("options: [privileged]\n"), "a map of options"),
         (source("options: {volumes: ['/etc:/host']}\n"), "/etc:/host"),
         (source("weakened: {volumes: ['{scratch}/../etc:/host']}\n"), "scratch"),
+        (source("options: {volumes: ['/etc/..']}\n"), "/etc/.."),
         (source(body="\n\nx = 1\n"), "must define attack"),
         (source("neighbour: {}\n"), "go together"),
         (source(body=NEIGHBOUR), "go together"),
@@ -134,6 +138,24 @@ def test_attacks_that_want_the_same_container_share_it() -> None:
 def test_attacks_with_neighbours_are_kept_apart() -> None:
     chosen = [attack(name, "neighbour: {}\n", body=NEIGHBOUR) for name in ("one_a", "one_b")]
     assert len(attacks.jobs(chosen, ["default"])) == 2
+
+
+def test_a_weakened_container_may_have_another_network() -> None:
+    chosen = [attack(fields="network: none\nweakened: {network: own, privileged: true}\n")]
+    made = attacks.jobs(chosen, ["default", "weakened"])
+    assert [(job["network"], job["host_config"]) for job in made] == [
+        ("none", {}),
+        ("own", {"Privileged": True}),
+    ]
+
+
+def test_every_attack_of_the_collection_breaches_somewhere_or_says_where() -> None:
+    silent = [
+        item.id
+        for item in attacks.read().values()
+        if not item.is_work and item.weakened is None and item.unshown is None
+    ]
+    assert silent == []
 
 
 def test_limits_are_given_as_the_api_takes_them() -> None:
