@@ -84,3 +84,58 @@ def test_nothing_of_an_attack_outlives_it(place: pathlib.Path) -> None:
     run(place, "spawns", "2")
     left = subprocess.run(["pgrep", "-f", mark], check=False, capture_output=True, text=True)
     assert left.stdout == ""
+
+
+PIECES = """
+import errno, os, socket
+from proof import UNREACHED, Try, ask_ping, attempt, connect, fork, works
+
+def raises():
+    raise ValueError("in a child")
+
+OPEN = []
+
+def answers(text):
+    ours, theirs = socket.socketpair()
+    theirs.sendall(text)
+    theirs.shutdown(socket.SHUT_WR)
+    OPEN.append(theirs)
+    return ours
+
+def refuses():
+    raise PermissionError(errno.EACCES, "no")
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+def attack():
+    child = fork(raises)
+    return [
+        Try("child", "held", str(os.waitpid(child, 0)[1])),
+        ask_ping("an API", lambda: answers(b"HTTP/1.0 200 OK" + bytes((13, 10)))),
+        ask_ping("with TLS", lambda: answers(b"HTTP/1.0 400 Bad Request")),
+        ask_ping("closed", lambda: answers(b"")),
+        ask_ping("refused", refuses),
+        attempt("nobody", lambda: connect("127.0.0.1", free_port()).detach(), guards=UNREACHED),
+        works("done", int),
+        works("refused", refuses),
+        works("wrong", raises),
+    ]
+"""
+
+
+def test_pieces_of_attacks_tell_what_happened(place: pathlib.Path) -> None:
+    (place / "attacks" / "pieces.py").write_text(PIECES)
+    (line,) = run(place, "pieces", "20")
+    assert [tuple(item.values()) for item in line["tries"]] == [
+        ("child", "held", "0"),
+        ("an API", "breached", "HTTP/1.0 200 OK"),
+        ("with TLS", "held", "HTTP/1.0 400 Bad Request"),
+        ("closed", "held", "an empty answer"),
+        ("refused", "held", "EACCES"),
+        ("nobody", "held", "ECONNREFUSED"),
+        ("done", "breached", "done"),
+        ("refused", "held", "[Errno 13] no"),
+        ("wrong", "held", "in a child"),
+    ]

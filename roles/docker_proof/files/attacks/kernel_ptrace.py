@@ -11,7 +11,7 @@ unshown: Only the host's setting decides. With 0 it breaches in every container,
 import os
 import signal
 
-from proof import as_user, attempt, become_user, syscall
+from proof import as_user, attempt, become_user, fork, syscall
 
 PTRACE_SEIZE = 0x4206
 
@@ -19,12 +19,14 @@ PTRACE_SEIZE = 0x4206
 def attack():
     """Start two processes of one user, neither the other's parent, and let one seize the other."""
     reader, writer = os.pipe()
-    victim = os.fork()
-    if victim == 0:
+
+    def wait():
         become_user()
         os.write(writer, b".")
-        while True:
-            signal.pause()
+        signal.pause()
+
+    victim = fork(wait)
+    os.close(writer)
     os.read(reader, 1)
     try:
         return as_user(

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 
-from proof import USER, works
+from proof import USER, fork, works
 
 #: A function that returns 42, by architecture: mov eax, 42; ret, and mov w0, #42; ret.
 CODE = {"x86_64": "b82a000000c3", "aarch64": "40058052c0035fd6"}
@@ -39,13 +39,11 @@ def start():
         raise ValueError("it said %r" % said)
 
 
-def of_child(function):
-    """Return the wait status of a process that runs a function."""
-    child = os.fork()
-    if child == 0:
-        function()
-        os._exit(0)
-    return child
+def expect_seven(process):
+    """Wait for a process and see that it ended as it should."""
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    if code != 7:
+        raise ValueError("it ended with %d" % code)
 
 
 def terminate():
@@ -56,14 +54,12 @@ def terminate():
         signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
         os.write(writer, b".")
         signal.pause()
-        signal.pause()
 
-    process = of_child(child)
+    process = fork(child)
+    os.close(writer)
     os.read(reader, 1)
     os.kill(process, signal.SIGTERM)
-    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    if code != 7:
-        raise ValueError("it ended with %d" % code)
+    expect_seven(process)
 
 
 def thread():
@@ -100,6 +96,4 @@ def drop():
         os.setuid(USER)
         os._exit(7 if (os.getuid(), sorted(os.getgroups())) == (USER, [50, 100, USER]) else 8)
 
-    code = os.waitstatus_to_exitcode(os.waitpid(of_child(child), 0)[1])
-    if code != 7:
-        raise ValueError("it ended with %d" % code)
+    expect_seven(fork(child))

@@ -8,7 +8,7 @@ stopped_by: a missing CAP_NET_BIND_SERVICE, CAP_SETUID or CAP_SETGID, or rules b
 import os
 import socket
 
-from proof import USER, become_user, connect, works
+from proof import USER, become_user, connect, fork, works
 
 
 def attack():
@@ -20,13 +20,14 @@ def attack():
         listener.listen(1)
 
     tries = [works("bind port 80", bind)]
-    child = os.fork()
-    if child == 0:
+
+    def serve():
         become_user()
         client = listener.accept()[0]
         client.recv(1000)
         client.sendall(b"HTTP/1.0 200 OK\r\n\r\n%d" % os.getuid())
-        os._exit(0)
+
+    fork(serve)
     return [*tries, works("get a page from the user's process", fetch)]
 
 

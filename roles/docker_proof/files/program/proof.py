@@ -228,28 +228,40 @@ def become_user() -> None:
     _libc.prctl(4, 1, 0, 0, 0)
 
 
+def fork(function: typing.Callable[[], typing.Any]) -> int:
+    """Run a function in a process that ends with it, however it ends; return the process's id."""
+    child = os.fork()
+    if child == 0:
+        try:
+            function()
+        finally:
+            os._exit(0)
+    return child
+
+
 def as_user(function: typing.Callable[[], list[Try]]) -> list[Try]:
     """Run a function as the ordinary user, in a process of its own, and return its tries.
 
     :raises RuntimeError: it ended without an answer.
     """
     reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
+
+    def answer() -> None:
         try:
             become_user()
-            answer: dict[str, typing.Any] = {"tries": function()}
-        except BaseException as exc:
-            answer = {"error": "%s: %s" % (type(exc).__name__, exc)}
-        os.write(writer, json.dumps(answer).encode())
-        os._exit(0)
+            said: dict[str, typing.Any] = {"tries": function()}
+        except Exception as exc:
+            said = {"error": "%s: %s" % (type(exc).__name__, exc)}
+        os.write(writer, json.dumps(said).encode())
+
+    child = fork(answer)
     os.close(writer)
     with os.fdopen(reader) as stream:
-        answer = json.loads(stream.read() or '{"error": "it ended without an answer"}')
+        said = json.loads(stream.read() or '{"error": "it ended without an answer"}')
     os.waitpid(child, 0)
-    if "error" in answer:
-        raise RuntimeError(answer["error"])
-    return [Try(*item) for item in answer["tries"]]
+    if "error" in said:
+        raise RuntimeError(said["error"])
+    return [Try(*item) for item in said["tries"]]
 
 
 #: What a connection ends with that gets to nobody.
