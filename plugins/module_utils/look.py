@@ -31,6 +31,7 @@ def observe(
     subset: typing.Sequence[str] | None = None,
     *,
     volume_sizes: bool = False,
+    writable_layers: bool = False,
     timeout: float = 60.0,
 ) -> dict[str, typing.Any]:
     """Look at a host and return its observation. Changes nothing, and raises only for ``subset``.
@@ -40,12 +41,13 @@ def observe(
         absent from the answer. One that could not be read is None, and
         ``unread`` says why.
     :param volume_sizes: ask the daemon for the size of each volume, which walks the disk.
+    :param writable_layers: ask the daemon what each running container wrote outside of its mounts.
     :param timeout: seconds to wait for each answer of the daemon and of systemd.
     :raises ValueError: a name that is no section; the message names the valid ones.
     """
     names = check_subset(subset)
     details = not subset or bool({DETAILS, "all"}.intersection(subset))
-    look = Pass(host, timeout, volume_sizes, details)
+    look = Pass(host, timeout, volume_sizes, details, writable_layers)
     answer: Mapping = {"schema": SCHEMA, "collected_at": host.now()}
     for name in names:
         answer[name] = _gather(look, name)
@@ -115,6 +117,7 @@ _FOR_PLANS: dict[str, typing.Callable[[Pass], typing.Any]] = {
     "units": lambda look: look.units(),
     "scope_dropins": lambda look: look_host.scope_dropins(look.host, look.notes),
     "slice": lambda look: look_host.container_slice(look.host),
+    "seccomp_profiles": lambda look: look_host.seccomp_profiles(look.host, look.notes),
     "subids": lambda look: look_host.subids(look.host),
     "users": lambda look: look.users(),
     "lsm": lambda look: look.security_modules(),

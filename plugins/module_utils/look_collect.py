@@ -193,6 +193,8 @@ def containers(look: Pass) -> list[Mapping]:
         if look.details:
             found.append(look_containers.failed(summary, reason))
     look_containers.resolve_modes(found)
+    if look.writable_layers:
+        _add_layer_writes(look, found)
     if look.details:
         _add_processes(look, found)
     return found
@@ -248,6 +250,21 @@ def _container(
     look.notes.add("containers", identifier, "%s: %s" % (item, reason))
     row["unread"].append({"item": item, "reason": reason})
     return row
+
+
+def _add_layer_writes(look: Pass, rows: list[Mapping]) -> None:
+    """Add what each running container wrote outside of its mounts; None where that is not known."""
+    for row in rows:
+        row["layer_writes"] = None
+        if row["kernel"] is None:
+            continue
+        try:
+            answer = look.api().get("/containers/%s/changes" % row["id"])
+        except ApiError as exc:
+            look.notes.add("containers", "%s/changes" % row["id"], look.failure(exc))
+            continue
+        destinations = [mount["destination"] for mount in row["config"]["mounts"]]
+        row["layer_writes"] = look_containers.layer_writes(answer, destinations)
 
 
 def _add_processes(look: Pass, rows: list[Mapping]) -> None:

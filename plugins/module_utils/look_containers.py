@@ -8,9 +8,12 @@ the host. Source of the fields: the Engine API reference.
 
 from __future__ import annotations
 
+import json
+import posixpath
 import re
 import typing
 
+from ansible_collections.bulkhead.hardening.plugins.module_utils import ledger
 from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import (
     PLAIN_LOG_OPTS,
 )
@@ -282,12 +285,14 @@ def _privileges(inspect: Mapping, host_config: Mapping, profiles: frozenset[str]
 def security(options: typing.Sequence[str]) -> Mapping:
     """Return what a container's security options set, as the engine reads them.
 
-    ``no_new_privileges`` is None and ``seccomp_profile`` ``default`` where they say nothing. Source:
+    ``no_new_privileges`` is None and ``seccomp_profile`` ``default`` where they say nothing; where they
+    hold a whole seccomp profile, ``seccomp_inline`` tells which. Source:
     moby daemon/daemon_unix.go parseSecurityOpt; a colon stands for the equals sign in old options.
     """
     found: Mapping = {
         "no_new_privileges": None,
         "seccomp_profile": "default",
+        "seccomp_inline": None,
         "label_disabled": False,
     }
     for option in options:
@@ -302,8 +307,32 @@ def security(options: typing.Sequence[str]) -> Mapping:
         elif name == "label" and value == "disable":
             found["label_disabled"] = True
         elif name == "seccomp":
-            found["seccomp_profile"] = "inline" if value[:1] == "{" else value
+            inline = value[:1] == "{"
+            found["seccomp_profile"] = "inline" if inline else value
+            found["seccomp_inline"] = _inline_profile(value) if inline else None
     return found
+
+
+#: Begins the comment of the first rule of a profile that Bulkhead wrote.
+_MARK = re.compile(r"Written by Bulkhead \(role docker_seccomp\), profile ([a-z0-9][a-z0-9_.-]{0,63})\Z")
+
+
+def _inline_profile(value: str) -> Mapping | None:
+    """Return which of Bulkhead's profiles a container has a copy of, and the digest of that copy.
+
+    The client sends the text of the file that it was told, so a container keeps the profile that it was
+    made with. ``bulkhead`` is what the text says of itself.
+    """
+    try:
+        profile = json.loads(value)
+        first = sequence(mapping(profile).get("syscalls"))[:1]
+        mark = _MARK.match(text(mapping(first[0]).get("comment"))) if first else None
+        return {
+            "bulkhead": mark.group(1) if mark else None,
+            "sha256": ledger.value_digest(profile),
+        }
+    except (ValueError, RecursionError):
+        return None
 
 
 def _hidden_paths(host_config: Mapping) -> Mapping:
@@ -325,6 +354,35 @@ def _hidden_paths(host_config: Mapping) -> Mapping:
         not privileged and found["masked_paths"] == [] and found["readonly_paths"] == []
     )
     return found
+
+
+#: How deep and how many directories are named that a container wrote to.
+_DIRECTORY_DEPTH = 2
+_MAX_DIRECTORIES = 20
+
+
+def layer_writes(answer: typing.Any, destinations: typing.Sequence[str]) -> Mapping:
+    """Return what a container wrote outside of its mounts: ``{count, directories}``.
+
+    A directory is a change as soon as something in it is; only the innermost counts. What the engine
+    made for a mount to stand on is none of the container's.
+
+    :param answer: of ``/containers/ID/changes``: ``[{"Path", "Kind"}]``, or null when there is nothing.
+    :param destinations: where its mounts are.
+    """
+    paths = {text(mapping(item).get("Path")) for item in sequence(answer)}
+    parents = {posixpath.dirname(path) for path in paths}
+    made = set(destinations)
+    for path in destinations:
+        while path not in ("/", ""):
+            path = posixpath.dirname(path)
+            made.add(path)
+    written = sorted(path for path in paths - parents - made if path.startswith("/"))
+    directories = {
+        "/" + "/".join(posixpath.dirname(path).split("/")[1 : 1 + _DIRECTORY_DEPTH])
+        for path in written
+    }
+    return {"count": len(written), "directories": sorted(directories)[:_MAX_DIRECTORIES]}
 
 
 def plain_log_opts(options: Mapping) -> dict[str, str]:

@@ -7,6 +7,7 @@ Each collector reads one thing, and notes or raises what it could not read.
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
 import re
@@ -273,6 +274,37 @@ def _scope_dropin(host: Host, notes: Notes, path: str) -> Mapping:
     except OSError as exc:
         notes.add("scope_dropins", path, os_reason(exc))
     return {"path": path, "tasks_max": tasks_max, "version": host.version(path)}
+
+
+# -- profiles of system calls ----------------------------------------------------------------------
+#: Where profiles are placed that containers or the daemon name.
+SECCOMP_DIRECTORY = "/etc/docker/seccomp"
+
+#: How many files there are looked at.
+_MAX_PROFILES = 200
+
+
+def seccomp_profiles(host: Host, notes: Notes) -> list[Mapping]:
+    """Return the section ``seccomp_profiles``: the files in the directory of seccomp profiles."""
+    try:
+        names = [name for name in host.listdir(SECCOMP_DIRECTORY) if name.endswith(".json")]
+    except FileNotFoundError:
+        return []
+    if len(names) > _MAX_PROFILES:
+        notes.add("seccomp_profiles", SECCOMP_DIRECTORY, "more than %d files" % _MAX_PROFILES)
+    found: list[Mapping] = []
+    for name in names[:_MAX_PROFILES]:
+        path = "%s/%s" % (SECCOMP_DIRECTORY, name)
+        found.append({"path": path, "sha256": None, "version": host.version(path)})
+        try:
+            status = host.lstat(path)
+            if status is not None and stat_module.S_ISREG(status.st_mode):
+                found[-1]["sha256"] = ledger.value_digest(json.loads(host.read_text(path)))
+        except OSError as exc:
+            notes.add("seccomp_profiles", path, os_reason(exc))
+        except (ValueError, RecursionError):
+            continue  # not JSON: it has no digest
+    return found
 
 
 # -- the slice of all containers -------------------------------------------------------------------

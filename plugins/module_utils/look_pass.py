@@ -32,9 +32,15 @@ class Pass:
     """One pass: reads on demand what several collectors need, each thing once."""
 
     def __init__(
-        self, host: Host, timeout: float, volume_sizes: bool = False, details: bool = False
+        self,
+        host: Host,
+        timeout: float,
+        volume_sizes: bool = False,
+        details: bool = False,
+        writable_layers: bool = False,
     ) -> None:
         self.host = host
+        self.writable_layers = writable_layers
         self.volume_sizes = volume_sizes
         self.details = details
         self.timeout = timeout

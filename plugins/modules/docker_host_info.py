@@ -60,6 +60,7 @@ options:
       - units
       - scope_dropins
       - slice
+      - seccomp_profiles
       - subids
       - users
       - lsm
@@ -80,6 +81,12 @@ options:
     description:
       - Also ask for the size of each volume.
       - The daemon walks the whole content of every volume for the answer, which can take minutes.
+    type: bool
+    default: false
+  writable_layers:
+    description:
+      - Also ask what each running container wrote outside of its mounts, as counts and directories.
+      - The daemon compares the container's files with those of its image for the answer.
     type: bool
     default: false
   timeout:
@@ -197,6 +204,11 @@ observation:
       type: list
       elements: dict
       returned: when gathered
+    seccomp_profiles:
+      description: The files in C(/etc/docker/seccomp).
+      type: list
+      elements: dict
+      returned: when gathered
     subids:
       description: The ranges of subordinate user and group ids.
       type: dict
@@ -249,6 +261,7 @@ def main() -> None:
                 "choices": [*look.GROUPS, look.DETAILS, *look.SECTIONS],
             },
             "volume_sizes": {"type": "bool", "default": False},
+            "writable_layers": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 60},
             "document": {"type": "path"},  # kept for the controller's side, which takes it out
         },
@@ -261,6 +274,7 @@ def main() -> None:
         Host(),
         module.params["gather_subset"],
         volume_sizes=module.params["volume_sizes"],
+        writable_layers=module.params["writable_layers"],
         timeout=float(timeout),
     )
     module.exit_json(changed=False, observation=observation)
