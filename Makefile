@@ -9,7 +9,7 @@ SHELL := bash
 WITH_TOOLS := tools/bootstrap
 WITH_LAB := tools/bootstrap --lab
 
-# For audit, harden, prove, rollback and uninstall: which hosts. The embedded default is the lab.
+# For audit, harden, prove, recommend, rollback and uninstall: which hosts. The embedded default is the lab.
 INVENTORY ?= inventories/lab
 LIMIT ?=
 ARGS ?=
@@ -25,7 +25,7 @@ lint types unit oldest bench molecule demo: export ANSIBLE_CONFIG := $(CURDIR)/a
 lint types unit oldest bench molecule demo: export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/playbooks/collections
 
 # For your own hosts, your own configuration counts, if there is one.
-audit harden prove rollback uninstall: export ANSIBLE_CONFIG ?= $(CURDIR)/ansible.cfg
+audit harden prove recommend rollback uninstall: export ANSIBLE_CONFIG ?= $(CURDIR)/ansible.cfg
 
 PLAY = $(WITH_TOOLS) -- ansible-playbook --inventory "$(INVENTORY)" $(if $(LIMIT),--limit "$(LIMIT)") $(ARGS)
 
@@ -45,6 +45,10 @@ harden: ## Harden your hosts: make harden INVENTORY=path LIMIT=pattern ARGS='--c
 .PHONY: prove
 prove: ## Attack your hosts, those with docker_proof_allowed: make prove INVENTORY=path LIMIT=pattern
 	@$(PLAY) playbooks/prove.yml
+
+.PHONY: recommend
+recommend: ## Options for each running container, with evidence, read-only: make recommend INVENTORY=path
+	@$(PLAY) playbooks/recommend.yml
 
 .PHONY: rollback
 rollback: ## List transactions, or undo one: make rollback INVENTORY=path ID=last

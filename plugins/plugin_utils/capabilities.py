@@ -62,3 +62,28 @@ def encode(names: typing.Iterable[str]) -> str:
         else:
             raise ValueError(f"there is no capability {name!r}")
     return f"{bits:016x}"
+
+
+def compare(mask: str, reference: str = DEFAULT) -> dict[str, list[str]]:
+    """Return what a mask has beyond another, what it lacks of it, and what both have.
+
+    :raises ValueError: one of them is no mask.
+    """
+    mine, theirs = decode(mask), decode(reference)
+    return {
+        "beyond": [name for name in mine if name not in theirs],
+        "missing": [name for name in theirs if name not in mine],
+        "common": [name for name in mine if name in theirs],
+    }
+
+
+def options(needed: str | typing.Iterable[str]) -> dict[str, list[str]]:
+    """Return the least ``cap_drop`` and ``cap_add`` that leave a container what it needs.
+
+    Everything is dropped first: what a later engine gives by default is then not given either.
+
+    :param needed: a mask, or names.
+    :raises ValueError: it is no mask, or there is no such capability.
+    """
+    names = decode(needed if isinstance(needed, str) else encode(needed))
+    return {"cap_drop": ["ALL"], "cap_add": [name.removeprefix("CAP_") for name in names]}

@@ -75,7 +75,13 @@ def file(path: str, kind: str, mode: str, control: str, **more: typing.Any) -> J
 _STOCK: Json = {
     "schema": "bulkhead.observation/1",
     "unread": [],
-    "os": {"init": "systemd", "cgroup_version": 2, "default_tasks_max": 2338, "id": "debian"},
+    "os": {
+        "init": "systemd",
+        "cgroup_version": 2,
+        "default_tasks_max": 2338,
+        "id": "debian",
+        "architecture": "x86_64",
+    },
     "engine": {
         "state": "running",
         "reason": None,
@@ -114,6 +120,7 @@ _STOCK: Json = {
     ],
     "units": {"docker.socket": {"load_state": "loaded", "socket_mode": "0660"}},
     "scope_dropins": [],
+    "seccomp_profiles": [],
     "subids": {"subuid": [], "subgid": [], "subuid_version": "v1", "subgid_version": "v2"},
     "users": {
         "users": [{"name": "root", "uid": 0, "gid": 0}],

@@ -1,0 +1,43 @@
+# Copyright: (c) 2026, the Bulkhead authors
+# Apache License 2.0 (see LICENSE)
+"""The filter ``bulkhead.hardening.container_recommendations``."""
+
+from __future__ import annotations
+
+import typing
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import recommend
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.door import wrap_var
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
+
+
+def container_recommendations(observation: Json, policy: Json | None = None) -> list[Json]:
+    """Say which options would bring the running containers of a host to policy, and why.
+
+    :param observation: what ``docker_host_info`` answered, with details and what containers wrote.
+    :param policy: the variables of ``docker_recommend`` without their prefix.
+    :returns: a list, one entry a running container; see ``recommend.recommendations``.
+    :raises AnsibleFilterError: naming the variable or the section, its value and the fix.
+    """
+    try:
+        found = recommend.recommendations(observation, policy or {})
+        # Names of files and processes are the host's word, and never a template.
+        return typing.cast("list[Json]", wrap_var(found))
+    except PolicyError as exc:
+        raise AnsibleFilterError(str(exc)) from exc
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as exc:
+        # The shape of an observation is the host's word; a broken one must not look like a bug.
+        raise AnsibleFilterError(
+            f"the observation says nothing of its containers that could be read: {type(exc).__name__}: "
+            f"{exc}; look again with this collection's docker_host_info"
+        ) from exc
+
+
+class FilterModule:
+    """Filters of this file."""
+
+    def filters(self) -> dict[str, typing.Callable[..., typing.Any]]:
+        """Return the filters by name."""
+        return {"container_recommendations": container_recommendations}
