@@ -32,6 +32,17 @@ PLAY = """
         msg: "{{ docker_harden_result.before.settings | map(attribute='affected') | flatten }}"
 """
 
+RECOMMEND = """
+- hosts: all
+  gather_facts: false
+  roles:
+    - role: bulkhead.hardening.docker_recommend
+      docker_recommend_report_dir: reports
+      docker_recommend_memory_factor: 3
+      docker_recommend_pids_factor: 50
+      docker_recommend_timeout: 5
+"""
+
 
 @pytest.fixture
 def play(tmp_path: pathlib.Path) -> typing.Callable[..., subprocess.CompletedProcess[str]]:
@@ -42,9 +53,11 @@ def play(tmp_path: pathlib.Path) -> typing.Callable[..., subprocess.CompletedPro
         (collection / name).symlink_to(ROOT / name)
     for name in ("action", "filter", "plugin_utils", "module_utils"):
         (collection / "plugins" / name).symlink_to(ROOT / "plugins" / name)
-    (tmp_path / "play.yml").write_text(PLAY)
 
-    def run(look: typing.Any, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        look: typing.Any, *arguments: str, text: str = PLAY
+    ) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "play.yml").write_text(text)
         for name in ("docker_host_info", "docker_host_apply"):
             answer = {"changed": name.endswith("apply"), "observation": look}
             if name.endswith("apply"):
@@ -102,6 +115,32 @@ def test_names_that_are_templates_or_escapes_are_inert(
     assert not bait.exists(), done.stdout[-2000:]
     assert "\x1b" not in done.stdout
     assert "lookup(" in done.stdout
+
+
+def test_recommendations_hold_names_as_names(
+    play: typing.Callable[..., subprocess.CompletedProcess[str]], tmp_path: pathlib.Path
+) -> None:
+    bait = tmp_path / "templated"
+    template = "{{ lookup('ansible.builtin.pipe', 'touch %s') }}" % bait
+    container = obs.container(template, user="", memory=0, cap_add=[])
+    container["kernel"].update(
+        cap_bnd="00000000a80425fb", cap_eff="00000000a80425fb", host_uid=0, memory_current=2**26
+    )
+    container["processes"] = [
+        {"comm": template, "host_uid": uid, "cap_eff": "00000000a80425fb"} for uid in (0, 33)
+    ]
+    container["layer_writes"] = {"count": 1, "directories": [template]}
+    done = play({"schema": "x", "containers": [container], "lsm": {}}, "-v", text=RECOMMEND)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    assert not bait.exists()
+    folder = tmp_path / "reports" / "localhost"
+    files = sorted(folder.iterdir())
+    assert [file.name.rpartition("%29%20%7D%7D")[2] for file in files] == [".compose.yml", ".run.txt"]
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert template in files[0].read_text()
+    assert "mem_limit: 192m" in files[0].read_text()
+    assert "--pids-limit 150" in files[1].read_text()
 
 
 def test_an_enormous_answer_is_refused_by_size(
