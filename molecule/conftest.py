@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import subprocess
+import sys
 import typing
 
 import pytest
@@ -43,3 +45,40 @@ def docker(host: typing.Any) -> typing.Callable[..., str]:
         return str(host.check_output(f"docker {command}")).strip()
 
     return call
+
+
+@pytest.fixture
+def harden(notes: pathlib.Path, name: str) -> typing.Callable[..., str]:
+    """Return a runner of playbooks/harden.yml on this host: ``harden(variable=value)``, its output."""
+    root = pathlib.Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+
+    def run(**variables: typing.Any) -> str:
+        environment = {
+            **os.environ,
+            "ANSIBLE_CONFIG": str(root / "ansible.cfg"),
+            "ANSIBLE_COLLECTIONS_PATH": str(root / "playbooks" / "collections"),
+            "ANSIBLE_NOCOLOR": "1",
+        }
+        # What the scenario's own runs cost is counted elsewhere.
+        environment.pop("BULKHEAD_REMOTE_LOG", None)
+        environment.pop("ANSIBLE_CALLBACKS_ENABLED", None)
+        values = {"bulkhead_hosts": name, **variables}
+        done = subprocess.run(
+            [
+                str(pathlib.Path(sys.executable).parent / "ansible-playbook"),
+                *("-i", os.environ.get("MOLECULE_INVENTORY_FILE", str(notes / "inventory"))),
+                *("-e", json.dumps(values), str(root / "playbooks" / "harden.yml")),
+            ],
+            cwd=root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-4000:]
+        # Ansible wraps long lines.
+        return " ".join(done.stdout.split())
+
+    return run

@@ -18,7 +18,7 @@ import yaml
 
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import capabilities
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils.report import plain
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.report import names, plain
 
 _MIB = 1024 * 1024
 
@@ -86,8 +86,8 @@ def recommendations(observation: Json, raw: object) -> list[Json]:
 def _one(container: Json, observation: Json, chosen: Settings) -> Json:
     options: list[Json] = []
     notes: list[str] = []
-    _privileged(container, notes)
-    _capabilities(container, options)
+    _privileged(container, options, notes)
+    _capabilities(container, options, notes)
     _no_new_privileges(container, options, notes)
     _read_only(container, options, notes)
     _pids(container, chosen, options)
@@ -126,12 +126,22 @@ def _option(
 
 
 # -- capabilities ----------------------------------------------------------------------------------
-def _privileged(container: Json, notes: list[str]) -> None:
-    if container["config"].get("privileged"):
-        notes.append(
-            "It is privileged. Take --privileged away; give single devices with --device and single "
-            "capabilities with --cap-add. Which of its powers it uses, nothing recorded."
+def _privileged(container: Json, options: list[Json], notes: list[str]) -> None:
+    if not container["config"].get("privileged"):
+        return
+    options.append(
+        _option(
+            "privileged",
+            False,
+            [],
+            "whoever breaks into it is root on the host, devices and all",
+            "it is privileged",
         )
+    )
+    notes.append(
+        "Leave --privileged out; give single devices with --device and single capabilities with --cap-add. "
+        "Which of its powers it uses, nothing recorded."
+    )
 
 
 def needed_capabilities(container: Json) -> dict[str, str]:
@@ -146,8 +156,7 @@ def needed_capabilities(container: Json) -> dict[str, str]:
     processes = container.get("processes") or []
     if config.get("user") and not _holds(kernel, processes):
         return found
-    given = {str(name).upper().removeprefix("CAP_") for name in config.get("cap_add") or []}
-    for name in sorted(given & set(held)):
+    for name in sorted(_given(container) & set(held)):
         found[name] = "somebody added it by name"
     users = {process["host_uid"] for process in processes} | {kernel.get("host_uid")}
     users.discard(None)
@@ -169,24 +178,34 @@ def needed_capabilities(container: Json) -> dict[str, str]:
     return {name: reason for name, reason in found.items() if name in held}
 
 
+def _given(container: Json) -> set[str]:
+    """Return what somebody added by name."""
+    added = container["config"].get("cap_add") or []
+    return {str(name).upper().removeprefix("CAP_") for name in added}
+
+
 def _holds(kernel: Json, processes: list[Json]) -> bool:
     """Tell whether any process holds a capability."""
     masks = [kernel["cap_eff"], *(process["cap_eff"] for process in processes)]
     return any(int(str(mask), 16) for mask in masks)
 
 
-def _capabilities(container: Json, options: list[Json]) -> None:
+def _capabilities(container: Json, options: list[Json], notes: list[str]) -> None:
     kernel = container["kernel"]
     needed = needed_capabilities(container)
+    idle = sorted(_given(container) - set(needed) - {"ALL"})
+    if idle:
+        notes.append(
+            f"{names(idle)} was added by name, and no process of it holds that: take it out of cap_add."
+        )
     wanted = capabilities.options(list(needed))
     held = capabilities.decode(kernel["cap_bnd"])
-    names = [name.removeprefix("CAP_") for name in held]
-    if sorted(names) == sorted(wanted["cap_add"]):
+    if sorted(name.removeprefix("CAP_") for name in held) == sorted(wanted["cap_add"]):
         return
     beyond = capabilities.compare(kernel["cap_bnd"])["beyond"]
     evidence = f"bounding set {kernel['cap_bnd']}, in effect {kernel['cap_eff']}"
     if beyond:
-        evidence += f"; beyond the engine's default: {', '.join(beyond)}"
+        evidence += f"; beyond the engine's default: {names(beyond)}"
     options.append(
         _option(
             "cap_drop",
@@ -321,5 +340,5 @@ def _compose_text(told: Json) -> str:
 
 
 def _run_text(told: Json) -> str:
-    lines = [" ".join(option["docker_run"]) for option in told["options"]]
+    lines = [" ".join(option["docker_run"]) for option in told["options"] if option["docker_run"]]
     return "\n".join([*_comments(told), *lines, ""])

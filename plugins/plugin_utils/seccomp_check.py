@@ -50,10 +50,10 @@ _RULE = frozenset(
 #: exits, on Docker 26.1.5 with runc 1.1.15 (x86_64); the container did not start.
 _RUNC: typing.Final = frozenset(
     "arch_prctl capget capset chdir close execve exit_group fstat fstatfs getcwd getdents64 getppid mprotect "
-    "newfstatat openat prctl read rt_sigreturn setgid setgroups setuid".split()
+    "newfstatat openat prctl read rt_sigreturn setgid setgroups setuid write".split()
 )
 #: Calls without which the dynamic loader ends before any program begins.
-_LOADER: typing.Final = frozenset({"brk", "mmap", "munmap", "write"})
+_LOADER: typing.Final = frozenset({"brk", "mmap", "munmap"})
 CORE: typing.Final = _RUNC | _LOADER
 
 

@@ -140,16 +140,24 @@ def test_one_that_writes_keeps_its_root_writable(written: Json | None, says: str
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ({"config": {"privileged": True}, "kernel": {"seccomp": 0}}, "Take --privileged away"),
+        ({"config": {"privileged": True}, "kernel": {"seccomp": 0}}, "Leave --privileged out"),
         ({"kernel": {"seccomp": 0}}, "take seccomp=unconfined out"),
         ({"kernel": {"lsm_label": "unconfined"}}, "take apparmor=unconfined out"),
         ({"config": {"user": "1000"}}, "sudo or su"),
+        ({"config": {"cap_add": ["SYS_TIME"]}}, "SYS_TIME was added by name"),
     ],
 )
 def test_what_an_override_cannot_do_is_told(more: Json, says: str) -> None:
     found = one(container(**more))
     assert any(says in note for note in found["notes"])
     assert says in found["compose"]
+
+
+def test_a_privileged_container_is_made_an_ordinary_one() -> None:
+    found = one(container(config={"privileged": True}))
+    assert yaml.safe_load(found["compose"])["services"]["web"]["privileged"] is False
+    lines = [line for line in found["docker_run"].splitlines() if not line.startswith("#")]
+    assert lines[0] == "--cap-drop ALL"
 
 
 def test_selinux_that_was_switched_off_is_told() -> None:
@@ -203,7 +211,7 @@ def test_recorded_containers() -> None:
     assert "never-started" not in found
     names = {option["name"]: option["value"] for option in found["cap-sys-admin"]["options"]}
     assert names["cap_add"] == ["SYS_ADMIN"]
-    assert any("--privileged" in note for note in found["privileged"]["notes"])
+    assert any("--privileged out" in note for note in found["privileged"]["notes"])
     assert any("seccomp=unconfined" in note for note in found["seccomp-off"]["notes"])
     assert any("apparmor=unconfined" in note for note in found["apparmor-off"]["notes"])
     assert "NET_BIND_SERVICE" in str(found["port-low"]["options"])
