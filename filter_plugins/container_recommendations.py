@@ -8,8 +8,7 @@ import typing
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils import recommend
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils.door import wrap_var
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import door, recommend
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
 
 
@@ -23,8 +22,8 @@ def container_recommendations(observation: Json, policy: Json | None = None) -> 
     """
     try:
         found = recommend.recommendations(observation, policy or {})
-        # Names of files and processes are the host's word, and never a template.
-        return typing.cast("list[Json]", wrap_var(found))
+        # Names of files and processes are the host's word.
+        return typing.cast("list[Json]", door.inert(found))
     except PolicyError as exc:
         raise AnsibleFilterError(str(exc)) from exc
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as exc:

@@ -16,7 +16,9 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
 
 
-def seccomp_compose(spec: Json, engine: str, name: str = "profile", machine: str = "x86_64") -> Json:
+def seccomp_compose(
+    spec: Json, engine: str, name: str = "profile", machine: str = "x86_64"
+) -> Json:
     """Compose a seccomp profile for an engine.
 
     :param spec: as in ``docker_seccomp_profiles``.

@@ -314,7 +314,9 @@ def security(options: typing.Sequence[str]) -> Mapping:
 
 
 #: Begins the comment of the first rule of a profile that Bulkhead wrote.
-_MARK = re.compile(r"Written by Bulkhead \(role docker_seccomp\), profile ([a-z0-9][a-z0-9_.-]{0,63})\Z")
+_MARK = re.compile(
+    r"Written by Bulkhead \(role docker_seccomp\), profile ([a-z0-9][a-z0-9_.-]{0,63})\Z"
+)
 
 
 def _inline_profile(value: str) -> Mapping | None:

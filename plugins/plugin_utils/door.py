@@ -28,6 +28,12 @@ except ImportError:  # pragma: no cover - gone in some later release
 
 Json = dict[str, typing.Any]
 
+
+def inert(value: typing.Any) -> typing.Any:
+    """Return what a host said so that Ansible never takes a text in it for a template."""
+    return wrap_var(value)
+
+
 #: Largest answer accepted from a host, in bytes of JSON. A thousand containers take about 4 MiB.
 MAX_ANSWER_BYTES = 24 * 1024 * 1024
 
@@ -117,4 +123,4 @@ class Door(ActionBase):
             except OSError as exc:
                 return {**result, "failed": True, "msg": f"document {document!r}: {exc.strerror}"}
             result["path"] = document
-        return typing.cast(Json, wrap_var(result))
+        return typing.cast(Json, inert(result))

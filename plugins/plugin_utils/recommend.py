@@ -29,8 +29,8 @@ _LEAST_PIDS = 64
 _SERVICE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}\Z")
 _COMPOSE_SERVICE = "com.docker.compose.service"
 
-#: What a root process needs that starts others as other users, and looks after them. CHOWN: such programs, and
-#: the scripts that start them, give their files to those users first.
+#: What a root process needs that starts others as other users, and looks after them. CHOWN: such programs,
+#: and the scripts that start them, give their files to those users first.
 _SWITCHING = ("CHOWN", "KILL", "SETGID", "SETUID")
 
 
@@ -250,7 +250,9 @@ def _read_only(container: Json, options: list[Json], notes: list[str]) -> None:
         return
     written = container.get("layer_writes")
     if written is None:
-        notes.append("Whether it could have a read-only root is not known: what it wrote was not read.")
+        notes.append(
+            "Whether it could have a read-only root is not known: what it wrote was not read."
+        )
     elif written["count"]:
         places = ", ".join(plain(place) for place in written["directories"])
         notes.append(
@@ -300,7 +302,7 @@ def _memory(container: Json, chosen: Settings, options: list[Json]) -> None:
             "mem_limit",
             f"{value // _MIB}m",
             ["--memory", f"{value // _MIB}m"],
-            "it cannot take the host's memory; what it needs at its busiest is not known here, raise it to that",
+            "it cannot take the host's memory; raise it to what it needs at its busiest, which nothing recorded",
             f"memory.current {used} bytes, with its cached files",
         )
     )
@@ -312,7 +314,9 @@ def _profiles(container: Json, observation: Json, notes: list[str]) -> None:
     if config.get("privileged"):
         return
     if kernel.get("seccomp") == 0:
-        notes.append("No system calls are filtered: take seccomp=unconfined out (Seccomp of its first process is 0).")
+        notes.append(
+            "No system calls are filtered: take seccomp=unconfined out (Seccomp of its first process is 0)."
+        )
     lsm = observation.get("lsm") or {}
     label = str(kernel.get("lsm_label") or "unconfined")
     if (lsm.get("apparmor") or {}).get("enabled") and label.startswith("unconfined"):

@@ -49,8 +49,9 @@ _RULE = frozenset(
 #: Calls without which runc cannot start a container. Each was denied alone, for a static program that only
 #: exits, on Docker 26.1.5 with runc 1.1.15 (x86_64); the container did not start.
 _RUNC: typing.Final = frozenset(
-    "arch_prctl capget capset chdir close execve exit_group fstat fstatfs getcwd getdents64 getppid mprotect "
-    "newfstatat openat prctl read rt_sigreturn setgid setgroups setuid write".split()
+    {"arch_prctl", "capget", "capset", "chdir", "close", "execve", "exit_group", "fstat", "fstatfs"}
+    | {"getcwd", "getdents64", "getppid", "mprotect", "newfstatat", "openat", "prctl", "read"}
+    | {"rt_sigreturn", "setgid", "setgroups", "setuid", "write"}
 )
 #: Calls without which the dynamic loader ends before any program begins.
 _LOADER: typing.Final = frozenset({"brk", "mmap", "munmap"})
@@ -234,7 +235,9 @@ def _weak(profile: Json) -> typing.Iterator[Problem]:
             "whatever it does not name is allowed, also every call of later kernels; make it "
             "SCMP_ACT_ERRNO and name what is allowed",
         )
-    if profile.get("listenerPath") or any(r["action"] == "SCMP_ACT_NOTIFY" for _, r in _rules(profile)):
+    if profile.get("listenerPath") or any(
+        r["action"] == "SCMP_ACT_NOTIFY" for _, r in _rules(profile)
+    ):
         yield _error("listenerPath", "a program that answers for the kernel is not managed here")
 
 
@@ -247,7 +250,8 @@ def _pitfalls(profile: Json, machine: str) -> typing.Iterator[Problem]:
     stopped = sorted(n for n in CORE & here if not _passes(resolved, n))
     if stopped:
         yield _error(
-            "syscalls", f"runc cannot start a container, or nothing runs in it, without {', '.join(stopped)}"
+            "syscalls",
+            f"runc cannot start a container, or nothing runs in it, without {', '.join(stopped)}",
         )
     for name in sorted({"clone3", "faccessat2", "close_range"} & here):
         state = resolved.get(name, "denied")

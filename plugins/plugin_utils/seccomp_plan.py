@@ -148,8 +148,8 @@ class _Planner:
                 return
             builtin = None
         if spec.errno is not None and self._old_engine():
-            self._row(path, "blocked", reason=f"engine {self.engine['version']} answers every call that a "
-                      f"profile does not name with error 1; remove errno from {VARIABLE}[{name}]")  # fmt: skip
+            self._row(path, "blocked", reason=f"engine {self.engine['version']} answers error 1 to all that "
+                      f"a profile does not name; remove errno from {VARIABLE}[{name}]")  # fmt: skip
             return
         base = builtin if isinstance(spec.base, str) else spec.base
         profile = composed(spec, typing.cast(Json, base), name, self.machine)

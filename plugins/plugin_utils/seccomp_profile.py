@@ -26,7 +26,7 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils.seccomp_engines
 )
 
 #: Calls that C libraries try first and do without when the kernel says ENOSYS; any other error counts as the
-#: call's own, and programs fail. Source: moby 42680 (clone3), moby 41353 (faccessat2), moby 43595 (close_range).
+#: call's own, and programs fail. Source: moby issues 42680 (clone3), 41353 (faccessat2), 43595 (close_range).
 FALLBACKS: typing.Final = frozenset(
     {"clone3", "close_range", "epoll_pwait2", "faccessat2", "fchmodat2", "futex_waitv"}
     | {"openat2", "preadv2", "pwritev2", "statx", "mseal", "map_shadow_stack"}
@@ -36,10 +36,13 @@ FALLBACKS: typing.Final = frozenset(
 FAMILIES: typing.Final = {
     name: number
     for number, name in enumerate(
-        "UNSPEC UNIX INET AX25 IPX APPLETALK NETROM BRIDGE ATMPVC X25 INET6 ROSE DECNET NETBEUI "
-        "SECURITY KEY NETLINK PACKET ASH ECONET ATMSVC RDS SNA IRDA PPPOX WANPIPE LLC IB MPLS CAN "
-        "TIPC BLUETOOTH IUCV RXRPC ISDN PHONET IEEE802154 CAIF ALG NFC VSOCK KCM QIPCRTR SMC XDP "
-        "MCTP".split()
+        (
+            *("UNSPEC", "UNIX", "INET", "AX25", "IPX", "APPLETALK", "NETROM", "BRIDGE", "ATMPVC"),
+            *("X25", "INET6", "ROSE", "DECNET", "NETBEUI", "SECURITY", "KEY", "NETLINK", "PACKET"),
+            *("ASH", "ECONET", "ATMSVC", "RDS", "SNA", "IRDA", "PPPOX", "WANPIPE", "LLC", "IB"),
+            *("MPLS", "CAN", "TIPC", "BLUETOOTH", "IUCV", "RXRPC", "ISDN", "PHONET", "IEEE802154"),
+            *("CAIF", "ALG", "NFC", "VSOCK", "KCM", "QIPCRTR", "SMC", "XDP", "MCTP"),
+        )
     )
 }
 
@@ -103,7 +106,9 @@ def read(raw: object, where: str) -> Spec:
             base,
             "give engine, or a whole profile such as {{ lookup('file', 'p.json') | from_json }}",
         )
-    accepted = frozenset(_names(raw.get("accept_unknown_calls", []), f"{where}.accept_unknown_calls"))
+    accepted = frozenset(
+        _names(raw.get("accept_unknown_calls", []), f"{where}.accept_unknown_calls")
+    )
     spec = Spec(
         base=base,
         allow=_items(raw.get("allow", []), f"{where}.allow", accepted, denied=False),
@@ -194,7 +199,9 @@ def _capabilities(value: object, where: str) -> list[str]:
     for name in _list(value, where):
         plain = str(name).upper().removeprefix("CAP_")
         if plain not in capabilities.NAMES:
-            raise PolicyError(where, name, "there is no such capability; give names such as SYS_ADMIN")
+            raise PolicyError(
+                where, name, "there is no such capability; give names such as SYS_ADMIN"
+            )
         names.append("CAP_" + plain)
     if not names:
         raise PolicyError(where, value, "name at least one capability")

@@ -135,7 +135,10 @@ def test_recommendations_hold_names_as_names(
     assert not bait.exists()
     folder = tmp_path / "reports" / "localhost"
     files = sorted(folder.iterdir())
-    assert [file.name.rpartition("%29%20%7D%7D")[2] for file in files] == [".compose.yml", ".run.txt"]
+    assert [file.name.rpartition("%29%20%7D%7D")[2] for file in files] == [
+        ".compose.yml",
+        ".run.txt",
+    ]
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
     assert folder.stat().st_mode & 0o777 == 0o700
     assert template in files[0].read_text()

@@ -36,9 +36,16 @@ def container(name: str = "web", **more: typing.Any) -> Json:
         "layer_writes": {"count": 0, "directories": []},
         "config": {"user": "", "ports": [], "cap_add": [], "pids_limit": None, "memory": 0},
         "kernel": {
-            **{"cap_bnd": DEFAULT, "cap_eff": DEFAULT, "host_uid": 0, "no_new_privs": False},
-            **{"rootfs_readonly": False, "pids_current": 3, "pids_max": 2048},
-            **{"memory_current": 70 * 2**20, "seccomp": 2, "lsm_label": "docker-default (enforce)"},
+            "cap_bnd": DEFAULT,
+            "cap_eff": DEFAULT,
+            "host_uid": 0,
+            "no_new_privs": False,
+            "rootfs_readonly": False,
+            "pids_current": 3,
+            "pids_max": 2048,
+            "memory_current": 70 * 2**20,
+            "seccomp": 2,
+            "lsm_label": "docker-default (enforce)",
         },
     }
     for key, value in more.items():
@@ -86,10 +93,16 @@ def test_limits_follow_use_and_factors() -> None:
     ("more", "needed"),
     [
         ({}, {}),
-        ({"config": {"cap_add": ["CAP_SYS_TIME"]}, "kernel": {"cap_bnd": "00000000aa0425fb"}}, {"SYS_TIME"}),
+        (
+            {"config": {"cap_add": ["CAP_SYS_TIME"]}, "kernel": {"cap_bnd": "00000000aa0425fb"}},
+            {"SYS_TIME"},
+        ),
         # Added, but not in the bounding set: a user namespace, or a kernel that lacks it.
         ({"config": {"cap_add": ["SYS_TIME"]}}, set()),
-        ({"processes": [process(), process(33, NONE, "worker")]}, {"CHOWN", "KILL", "SETGID", "SETUID"}),
+        (
+            {"processes": [process(), process(33, NONE, "worker")]},
+            {"CHOWN", "KILL", "SETGID", "SETUID"},
+        ),
         ({"config": {"ports": [{"container_port": 80}]}}, {"NET_BIND_SERVICE"}),
         ({"config": {"ports": [{"container_port": 8080}]}}, set()),
         ({"listening": [{"port": 443}]}, {"NET_BIND_SERVICE"}),
@@ -129,7 +142,10 @@ def test_it_is_said_that_use_is_not_recorded() -> None:
 
 @pytest.mark.parametrize(
     ("written", "says"),
-    [(None, "was not read"), ({"count": 2, "directories": ["/var/cache", "/run"]}, "in /var/cache, /run")],
+    [
+        (None, "was not read"),
+        ({"count": 2, "directories": ["/var/cache", "/run"]}, "in /var/cache, /run"),
+    ],
 )
 def test_one_that_writes_keeps_its_root_writable(written: Json | None, says: str) -> None:
     found = one(container(layer_writes=written))
@@ -161,7 +177,10 @@ def test_a_privileged_container_is_made_an_ordinary_one() -> None:
 
 
 def test_selinux_that_was_switched_off_is_told() -> None:
-    look = {"containers": [container(config={"label_disabled": True})], "lsm": {"selinux": {"enabled": True}}}
+    look = {
+        "containers": [container(config={"label_disabled": True})],
+        "lsm": {"selinux": {"enabled": True}},
+    }
     (found,) = recommend.recommendations(look, {})
     assert any("label=disable" in note for note in found["notes"])
 
@@ -173,7 +192,9 @@ def test_an_override_is_for_the_service_of_compose() -> None:
     assert document["services"]["web"]["security_opt"] == ["no-new-privileges:true"]
 
 
-@pytest.mark.parametrize("hostile", ["../../etc/x", "a\n  privileged: true", "\x1b[2J", "x: {y", "{{ 7 * 7 }}", "‮moc"])
+@pytest.mark.parametrize(
+    "hostile", ["../../etc/x", "a\n  privileged: true", "\x1b[2J", "x: {y", "{{ 7 * 7 }}", "‮moc"]
+)
 def test_hostile_names_are_neutralised(hostile: str) -> None:
     item = container(
         hostile,
@@ -191,7 +212,9 @@ def test_hostile_names_are_neutralised(hostile: str) -> None:
         assert len(comments) == 2 + 2 * len(found["options"]) + len(found["notes"])
 
 
-@pytest.mark.parametrize("policy", [[1], {"memory_factor": 0}, {"memory_factor": True}, {"pids_factor": "4"}, {"x": 1}])
+@pytest.mark.parametrize(
+    "policy", [[1], {"memory_factor": 0}, {"memory_factor": True}, {"pids_factor": "4"}, {"x": 1}]
+)
 def test_a_wrong_setting_is_refused(policy: object) -> None:
     with pytest.raises(AnsibleFilterError, match="docker_recommend"):
         container_recommendations({"containers": []}, typing.cast(Json, policy))

@@ -79,7 +79,10 @@ def test_an_engine_has_the_profile_of_its_series(version: str, name: str) -> Non
     assert engines.series(version) == name
 
 
-@pytest.mark.parametrize("version", ["19.03.1", "20.10.23", "20.10.25", "26.1.4", "28.1.0", "29.4.2", "30.0.0", "nightly"])
+@pytest.mark.parametrize(
+    "version",
+    ["19.03.1", "20.10.23", "20.10.25", "26.1.4", "28.1.0", "29.4.2", "30.0.0", "nightly"],
+)
 def test_a_release_whose_profile_is_not_known_exactly_has_none(version: str) -> None:
     with pytest.raises(engines.NoBaseError):
         engines.series(version)
@@ -120,8 +123,18 @@ def test_known_calls_are_told_apart_by_machine() -> None:
         ({"allow": [{"names": ["bpf"], "when": {"min_kernel": 5.1}}]}, "such as '5.10'"),
         ({"allow": [{"names": ["bpf"], "when": {"min_kernel": "5.1.2"}}]}, "such as '5.10'"),
         ({"allow": [{"names": ["bpf"], "when": {"kernel": "5.1"}}]}, "when.kernel"),
-        ({"allow": [{"names": ["bpf"], "args": [{"index": 6, "value": 0, "op": "SCMP_CMP_EQ"}]}]}, "0 to 5"),
-        ({"allow": [{"names": ["bpf"], "args": [{"index": 0, "value": 0, "op": "EQ"}]}]}, "op is one of"),
+        (
+            {
+                "allow": [
+                    {"names": ["bpf"], "args": [{"index": 6, "value": 0, "op": "SCMP_CMP_EQ"}]}
+                ]
+            },
+            "0 to 5",
+        ),
+        (
+            {"allow": [{"names": ["bpf"], "args": [{"index": 0, "value": 0, "op": "EQ"}]}]},
+            "op is one of",
+        ),
         ({"allow": [{"names": ["bpf"], "args": [{"index": 0}]}]}, "give {index, value, op}"),
         ({"allow": ["bpf"], "deny": ["bpf"]}, "both allowed and denied"),
         ({"deny": ["bpf", "bpf"]}, "more than once"),
@@ -340,9 +353,15 @@ def test_an_error_is_found_and_told(profile: object, says: str) -> None:
 @pytest.mark.parametrize(
     ("rule", "says"),
     [
-        ({"names": ["read"], "action": ALLOW}, "read is there more than once, first in syscalls[0]"),
+        (
+            {"names": ["read"], "action": ALLOW},
+            "read is there more than once, first in syscalls[0]",
+        ),
         ({"names": ["keyctl"], "action": ERRNO, "errnoRet": 1}, "runc passes over it"),
-        ({"names": ["read"], "action": ALLOW, "includes": {"caps": ["CAP_BPF"]}}, "in syscalls[0] already"),
+        (
+            {"names": ["read"], "action": ALLOW, "includes": {"caps": ["CAP_BPF"]}},
+            "in syscalls[0] already",
+        ),
         (
             {**RULE, "includes": {"caps": ["CAP_BPF"]}, "excludes": {"caps": ["CAP_BPF"]}},
             "never applies",
@@ -377,7 +396,9 @@ def test_a_fallback_that_is_denied_with_another_error_is_an_error(call: str) -> 
 # -- describing ------------------------------------------------------------------------------------
 def test_a_description_counts_what_is_blocked_next_to_the_default() -> None:
     base = engines.base("26.1")
-    told = profiles.describe(composed(deny=["ptrace", "mount"], allow=["io_uring_setup"]), base, X86)
+    told = profiles.describe(
+        composed(deny=["ptrace", "mount"], allow=["io_uring_setup"]), base, X86
+    )
     assert told["denied_beyond_default"] == ["ptrace"]
     assert told["allowed_beyond_default"] == ["io_uring_setup"]
     assert {"mount", "keyctl", "clone3"} <= set(told["blocked_by_default"])

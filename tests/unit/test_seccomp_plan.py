@@ -153,12 +153,14 @@ def test_another_error_needs_an_engine_that_honours_it() -> None:
     look["engine"]["version"] = "20.10.24+dfsg1"
     plan = seccomp_plan.plan(look, {"web": {"errno": "ENOSYS"}})
     assert plans.is_empty(plan)
-    assert "with error 1" in row(plan)["reason"]
+    assert "answers error 1" in row(plan)["reason"]
 
 
 def test_warnings_about_a_profile_are_told() -> None:
     own = seccomp_compose.seccomp_compose({}, "26.1.5")
-    own["syscalls"].append({"names": ["read", "write", "openat", "close"], "action": "SCMP_ACT_ALLOW"})
+    own["syscalls"].append(
+        {"names": ["read", "write", "openat", "close"], "action": "SCMP_ACT_ALLOW"}
+    )
     reason = row(seccomp_plan.plan(obs.stock(), {"web": {"base": own}}))["reason"]
     assert "more than once" in reason
     assert "and 1 more warnings" in reason
@@ -237,7 +239,9 @@ def test_while_containers_cannot_be_seen_nothing_goes() -> None:
 
 
 # -- refusals --------------------------------------------------------------------------------------
-@pytest.mark.parametrize("policy", [[], {"Web": {}}, {"web.json": {}}, {"../x": {}}, {1: {}}, {"": {}}])
+@pytest.mark.parametrize(
+    "policy", [[], {"Web": {}}, {"web.json": {}}, {"../x": {}}, {1: {}}, {"": {}}]
+)
 def test_a_wrong_policy_is_refused_before_anything_else(policy: object) -> None:
     with pytest.raises(AnsibleFilterError, match="docker_seccomp_profiles"):
         docker_seccomp_plan.docker_seccomp_plan(obs.stock(), typing.cast(Json, policy))
@@ -248,7 +252,9 @@ def test_a_profile_under_which_nothing_starts_is_refused() -> None:
         seccomp_plan.plan(obs.stock(), {"web": {"deny": ["execve"]}})
 
 
-@pytest.mark.parametrize("section", ["os", "engine", "daemon_config", "seccomp_profiles", "bulkhead"])
+@pytest.mark.parametrize(
+    "section", ["os", "engine", "daemon_config", "seccomp_profiles", "bulkhead"]
+)
 def test_a_look_that_lacks_a_section_is_refused(section: str) -> None:
     with pytest.raises(PolicyError, match=section):
         seccomp_plan.plan({**obs.stock(), section: None}, WEB)
@@ -267,7 +273,8 @@ def test_a_broken_observation_is_an_error_of_the_look() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["trixie-absent", "trixie-stopped", "trixie-stock-empty", "trixie-stock-used", "audit-bad"]
+    "name",
+    ["trixie-absent", "trixie-stopped", "trixie-stock-empty", "trixie-stock-used", "audit-bad"],
 )
 def test_recorded_hosts_are_planned_for(name: str) -> None:
     look = json.loads((RECORDED / f"{name}.json").read_text())

@@ -60,7 +60,9 @@ def test_the_builtin_profile_is_what_this_engine_gives_to_runc(
     assert seccomp_engines.filter_architectures("x86_64") == given["architectures"]
 
 
-def test_a_composed_profile_is_in_place(host: typing.Any, document: typing.Callable[..., Json]) -> None:
+def test_a_composed_profile_is_in_place(
+    host: typing.Any, document: typing.Callable[..., Json]
+) -> None:
     file = host.file(PATH)
     assert (file.user, file.group, file.mode) == ("root", "root", 0o644)
     plan = document("converge", "after")["plan"]
