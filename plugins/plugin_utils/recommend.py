@@ -302,7 +302,7 @@ def _memory(container: Json, chosen: Settings, options: list[Json]) -> None:
             "mem_limit",
             f"{value // _MIB}m",
             ["--memory", f"{value // _MIB}m"],
-            "it cannot take the host's memory; raise it to what it needs at its busiest, which nothing recorded",
+            "it cannot take the host's memory; what it needs at its busiest nothing recorded",
             f"memory.current {used} bytes, with its cached files",
         )
     )
