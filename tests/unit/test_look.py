@@ -705,6 +705,65 @@ def test_scope_dropins_of_every_directory(host: FakeHost) -> None:
     ]
 
 
+def test_seccomp_profiles_by_what_they_say(host: FakeHost) -> None:
+    assert observe(host, "seccomp_profiles")["seccomp_profiles"] == []
+    directory = "/etc/docker/seccomp"
+    host.write(directory + "/web.json", '{"b": [1], "a": 2}')
+    host.write(directory + "/same.json", '{"a":2,\n"b":[1]}')
+    host.write(directory + "/broken.json", "{")
+    host.write(directory + "/README", "")
+    (host.base / "etc/docker/seccomp/link.json").symlink_to("web.json")
+    found = {
+        row["path"].rpartition("/")[2]: row["sha256"]
+        for row in observe(host, "seccomp_profiles")["seccomp_profiles"]
+    }
+    assert list(found) == ["broken.json", "link.json", "same.json", "web.json"]
+    assert found["web.json"] == found["same.json"] == ledger.value_digest({"a": 2, "b": [1]})
+    # A link leads wherever its owner wants; its target is not read.
+    assert found["broken.json"] is found["link.json"] is None
+
+
+def test_so_many_seccomp_profiles_are_not_all_read(host: FakeHost) -> None:
+    for number in range(201):
+        host.write("/etc/docker/seccomp/%03d.json" % number, "{}")
+    answer = observe(host, "seccomp_profiles")
+    assert len(answer["seccomp_profiles"]) == 200
+    assert unread(answer) == [("seccomp_profiles", "/etc/docker/seccomp", "more than 200 files")]
+
+
+def test_what_containers_wrote_is_asked_only_when_wanted(host: FakeHost) -> None:
+    host.engine.add(inspection("web", Mounts=[{"Type": "tmpfs", "Destination": "/data/in/it"}]))
+    host.container_process(CONTAINER_PID, "web")
+    host.engine.add(inspection("idle", pid=0))
+    assert "layer_writes" not in observe(host, "containers")["containers"][0]
+    path = "/containers/%s/changes" % identifier("web")
+    host.engine.answers[path] = [
+        {"Path": "/data", "Kind": 0},
+        {"Path": "/data/in", "Kind": 1},
+        {"Path": "/data/in/it", "Kind": 1},
+        {"Path": "/var", "Kind": 0},
+        {"Path": "/var/cache", "Kind": 0},
+        {"Path": "/var/cache/a", "Kind": 1},
+        {"Path": "/file", "Kind": 2},
+        {"Path": 5},
+    ]
+    found = {
+        row["name"]: row["layer_writes"]
+        for row in observe(host, "containers", writable_layers=True)["containers"]
+    }
+    # What was made for the mount to stand on is none of the container's.
+    assert found["web"]["count"] == 2
+    assert found["web"]["directories"] == ["/", "/var/cache"]
+    assert found["idle"] is None
+    host.engine.answers[path] = b"null"
+    rows = observe(host, "containers", writable_layers=True)["containers"]
+    assert rows[0]["layer_writes"] == {"count": 0, "directories": []}
+    host.engine.answers[path] = 500
+    answer = observe(host, "containers", writable_layers=True)
+    assert answer["containers"][0]["layer_writes"] is None
+    assert unread(answer)[0][1] == identifier("web") + "/changes"
+
+
 def test_files_and_their_controls(host: FakeHost) -> None:
     configure(host, {"tlsverify": True, "tlscacert": "/srv/ca.pem", "data-root": "/srv/data"})
     host.write("/srv/ca.pem", "", 0o640)

@@ -13,6 +13,7 @@ import typing
 import pytest
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
+    ledger,
     look,
     look_auditd,
     look_containers,
@@ -30,6 +31,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_mounts imp
     Mounts,
     control_sockets,
 )
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import seccomp_profile
 
 from .fake_engine import FakeHost, fake_host, identifier, inspection
 
@@ -284,6 +286,30 @@ def test_security_options(options: list[str], expected: tuple[object, ...]) -> N
         tuple(found[n] for n in ("no_new_privileges", "seccomp_profile", "label_disabled"))
         == expected
     )
+
+
+@pytest.mark.parametrize(
+    ("profile", "name"),
+    [
+        ('{"syscalls": [{"comment": "%s"}]}', "web-1.b"),
+        ('{"syscalls": [{"comment": "%s "}]}', None),
+        ('{"syscalls": [{"comment": 5}]}', None),
+        ('{"syscalls": [{}, {"comment": "%s"}]}', None),
+        ('{"syscalls": ["%s"]}', None),
+        ('{"syscalls": {}}', None),
+        ("{}", None),
+    ],
+)
+def test_which_seccomp_profile_a_container_has_a_copy_of(profile: str, name: str | None) -> None:
+    profile = profile.replace("%s", seccomp_profile.MARK + "web-1.b")
+    found = look_containers.security(["seccomp=" + profile])["seccomp_inline"]
+    assert found["bulkhead"] == name
+    assert found["sha256"] == ledger.value_digest(json.loads(profile))
+
+
+@pytest.mark.parametrize("option", ["seccomp={", "seccomp={" + "[" * 100000, "seccomp=unconfined"])
+def test_a_text_that_is_no_profile_is_none(option: str) -> None:
+    assert look_containers.security([option])["seccomp_inline"] is None
 
 
 def test_a_network_that_is_another_containers(host: FakeHost) -> None:
