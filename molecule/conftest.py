@@ -48,11 +48,11 @@ def docker(host: typing.Any) -> typing.Callable[..., str]:
 
 
 @pytest.fixture
-def harden(notes: pathlib.Path, name: str) -> typing.Callable[..., str]:
-    """Return a runner of playbooks/harden.yml on this host: ``harden(variable=value)``, its output."""
+def play(notes: pathlib.Path, name: str) -> typing.Callable[..., str]:
+    """Return a runner of playbooks on this host: ``play("harden", variable=value)`` gives its output."""
     root = pathlib.Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 
-    def run(**variables: typing.Any) -> str:
+    def run(playbook: str, **variables: typing.Any) -> str:
         environment = {
             **os.environ,
             "ANSIBLE_CONFIG": str(root / "ansible.cfg"),
@@ -67,7 +67,7 @@ def harden(notes: pathlib.Path, name: str) -> typing.Callable[..., str]:
             [
                 str(pathlib.Path(sys.executable).parent / "ansible-playbook"),
                 *("-i", os.environ.get("MOLECULE_INVENTORY_FILE", str(notes / "inventory"))),
-                *("-e", json.dumps(values), str(root / "playbooks" / "harden.yml")),
+                *("-e", json.dumps(values), str(root / "playbooks" / f"{playbook}.yml")),
             ],
             cwd=root,
             env=environment,

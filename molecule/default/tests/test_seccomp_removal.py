@@ -12,11 +12,11 @@ PATH = "/etc/docker/seccomp/guarded.json"
 def test_a_profile_in_use_is_not_removed(
     host: typing.Any,
     docker: typing.Callable[..., str],
-    harden: typing.Callable[..., str],
+    play: typing.Callable[..., str],
 ) -> None:
     docker(f"create --name sealed --security-opt seccomp={PATH} lab:1")
     try:
-        said = harden(docker_harden_roles=["docker_seccomp"], docker_seccomp_profiles={})
+        said = play("harden", docker_harden_roles=["docker_seccomp"], docker_seccomp_profiles={})
     finally:
         docker("rm -f sealed")
     assert f"BLOCKED seccomp profile {PATH}" in said
