@@ -47,11 +47,12 @@ _RULE = frozenset(
 )
 
 #: Calls without which runc cannot start a container. Each was denied alone, for a static program that only
-#: exits, on Docker 26.1.5 with runc 1.1.15 (x86_64); the container did not start.
+#: exits, on Docker 26.1.5 with runc 1.1.15 (x86_64), and up to futex on 28.5.2 with runc 1.3.6, which alone needs
+#: that; the container did not start.
 _RUNC: typing.Final = frozenset(
     {"arch_prctl", "capget", "capset", "chdir", "close", "execve", "exit_group", "fstat", "fstatfs"}
     | {"getcwd", "getdents64", "getppid", "mprotect", "newfstatat", "openat", "prctl", "read"}
-    | {"rt_sigreturn", "setgid", "setgroups", "setuid", "write"}
+    | {"futex", "rt_sigreturn", "setgid", "setgroups", "setuid", "write"}
 )
 #: Calls without which the dynamic loader ends before any program begins.
 _LOADER: typing.Final = frozenset({"brk", "mmap", "munmap"})
