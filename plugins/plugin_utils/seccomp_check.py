@@ -47,8 +47,8 @@ _RULE = frozenset(
 )
 
 #: Calls without which runc cannot start a container. Each was denied alone, for a static program that only
-#: exits, on Docker 26.1.5 with runc 1.1.15 (x86_64), and up to futex on 28.5.2 with runc 1.3.6, which alone needs
-#: that; the container did not start.
+#: exits, on Docker 26.1.5 with runc 1.1.15 (x86_64), and up to futex, which it alone needs, on 28.5.2 with
+#: runc 1.3.6; the container did not start.
 _RUNC: typing.Final = frozenset(
     {"arch_prctl", "capget", "capset", "chdir", "close", "execve", "exit_group", "fstat", "fstatfs"}
     | {"getcwd", "getdents64", "getppid", "mprotect", "newfstatat", "openat", "prctl", "read"}

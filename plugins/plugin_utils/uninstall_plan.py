@@ -104,6 +104,12 @@ class _Planner:
                 f"somebody set {', '.join(left)} in {self._config['path']}, and dockerd does not start "
                 "when the flag comes back beside the key: it is left as it is"
             )
+        used = (self._in_file.get("seccomp-profile") or {}).get("value")
+        if used and item.get("path") == used and "seccomp-profile" not in self._keys:
+            return (
+                f"somebody set seccomp-profile in {self._config['path']} to it, and dockerd does not start "
+                "without the file: it is left as it is"
+            )
         if item["kind"] == "json_key" and item["path"] != self._config["path"]:
             return f"the daemon reads {self._config['path']} by now: it is left as it is"
         return None

@@ -126,6 +126,21 @@ def test_keys_of_a_file_that_is_not_read_any_more_are_left() -> None:
     assert CONFIG in rows(plan, "not_applicable")["icc"]["reason"]
 
 
+@pytest.mark.parametrize(
+    ("owner", "op"), [("somebody", "disown"), ("docker_daemon", "file_absent")]
+)
+def test_a_seccomp_profile_goes_unless_somebody_elses_key_names_it(owner: str, op: str) -> None:
+    path = "/etc/docker/seccomp/web.json"
+    key = {**KEY, "key": "seccomp-profile"}
+    observation = obs.with_file(
+        look(*([key] if owner == "docker_daemon" else [])), {"seccomp-profile": path}
+    )
+    item = {**FILE, "path": path}
+    observation["bulkhead"]["owned"]["docker_seccomp"] = [item]
+    plan = planned(observation)
+    assert [found["op"] for found in plan["operations"] if found["path"] == path] == [op]
+
+
 def test_a_host_without_anything_of_ours() -> None:
     for plan in (planned(look()), planned(obs.stock())):
         assert (plan["operations"], plan["settings"]) == ([], [])
