@@ -42,7 +42,9 @@ class ActionModule(Door):
             _same_checks(run, arguments.get("checks"))
         except PolicyError as exc:
             return {"failed": True, "changed": False, "msg": str(exc)}
-        look = {"gather_subset": ["all"], "timeout": int(arguments.get("timeout") or 60)}
+        look: Json = {"gather_subset": ["all"], "timeout": int(arguments.get("timeout") or 60)}
+        if arguments.get("rootless_user"):
+            look["rootless_user"] = str(arguments["rootless_user"])
         variables = typing.cast(Json, task_vars)
         answer = self.enter(variables, look)
         if answer.get("failed") or answer.get("unreachable"):

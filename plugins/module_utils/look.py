@@ -33,6 +33,7 @@ def observe(
     volume_sizes: bool = False,
     writable_layers: bool = False,
     timeout: float = 60.0,
+    rootless_user: str | None = None,
 ) -> dict[str, typing.Any]:
     """Look at a host and return its observation. Changes nothing, and raises only for ``subset``.
 
@@ -43,11 +44,12 @@ def observe(
     :param volume_sizes: ask the daemon for the size of each volume, which walks the disk.
     :param writable_layers: ask the daemon what each running container wrote outside of its mounts.
     :param timeout: seconds to wait for each answer of the daemon and of systemd.
+    :param rootless_user: look at the rootless daemon of this user instead of the system's own.
     :raises ValueError: a name that is no section; the message names the valid ones.
     """
     names = check_subset(subset)
     details = not subset or bool({DETAILS, "all"}.intersection(subset))
-    look = Pass(host, timeout, volume_sizes, details, writable_layers)
+    look = Pass(host, timeout, volume_sizes, details, writable_layers, rootless_user)
     answer: Mapping = {"schema": SCHEMA, "collected_at": host.now()}
     for name in names:
         answer[name] = _gather(look, name)

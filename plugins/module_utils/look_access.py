@@ -17,6 +17,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_auditd imp
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import (
     Mapping,
     Notes,
+    UnreadableError,
     mapping,
     os_reason,
     sequence,
@@ -26,6 +27,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_daemon import (
     PROGRAM,
     Daemon,
+    Places,
     start_of,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_kernel import (
@@ -51,6 +53,8 @@ def docker_group(
     """
     name, source = _group_name(daemon, socket_unit)
     found: Mapping = {"name": name, "source": source, "resolved_by": "files", "gid": None}
+    if source == "rootless":
+        return {**found, "exists": False, "members": [], "other_sources": []}
     found["other_sources"] = _other_sources(host)
     named: list[str] = []
     for group in accounts["groups"]:
@@ -81,6 +85,8 @@ def docker_group(
 
 def _group_name(daemon: Daemon, socket_unit: Mapping) -> tuple[str, str]:
     """Return the group that owns the socket by configuration, and what says so."""
+    if daemon.places.user is not None:  # its socket is in a directory of its user alone
+        return str(daemon.places.gid), "rootless"
     hosts = daemon.option("hosts")
     activated = isinstance(hosts, list) and any(str(item).startswith("fd://") for item in hosts)
     from_unit = text(socket_unit.get("socket_group"))
@@ -195,7 +201,9 @@ def containerd(host: Host, daemon: Daemon, unit: Mapping, socket: str, version: 
     :param unit: the state of containerd.service. ``socket``: where the daemon finds it.
     :param version: the answer of ``/version``.
     """
-    own = socket.startswith(("/run/docker/", "/var/run/docker/"))
+    own = daemon.places.user is not None or socket.startswith(
+        ("/run/docker/", "/var/run/docker/")
+    )
     pid = None if own else unit.get("main_pid")
     managed = "systemd" if pid else None
     if own:
@@ -203,7 +211,7 @@ def containerd(host: Host, daemon: Daemon, unit: Mapping, socket: str, version: 
     config_file = "/etc/containerd/config.toml"
     root = "/var/lib/containerd"
     if own:
-        config_file = "/var/run/docker/containerd/containerd.toml"
+        config_file = posixpath.dirname(socket) + "/containerd.toml"
         root = posixpath.join(daemon.data_root, "containerd/daemon")
     words = _arguments(host, pid)
     flags = _flags(words)
@@ -307,9 +315,13 @@ def daemons(host: Host, notes: Notes, daemon: Daemon, accounts: Mapping) -> list
     They are found by the program file of processes. Nobody connects to their sockets, which might
     start something.
     """
+    return _running(host, notes, daemon.pid, accounts)
+
+
+def _running(host: Host, notes: Notes, known: int | None, accounts: Mapping) -> list[Mapping]:
     found = []
     for pid in _processes(host):
-        if pid == daemon.pid:
+        if pid == known:
             continue
         try:
             exe = host.readlink("/proc/%d/exe" % pid)
@@ -325,6 +337,41 @@ def daemons(host: Host, notes: Notes, daemon: Daemon, accounts: Mapping) -> list
     return found
 
 
+def rootless(host: Host, notes: Notes, user: str, accounts: Mapping) -> tuple[Places, int]:
+    """Return where the rootless daemon of a user is, and its process.
+
+    :param accounts: the section ``users``.
+    :raises UnreadableError: there is no such user, or no daemon of theirs that can be read.
+    """
+    gids = {item["uid"]: item["gid"] for item in accounts["users"] if item["name"] == user}
+    row = next(
+        (
+            row
+            for row in _running(host, notes, None, accounts)
+            if row["kind"] == "rootless" and row["uid"] in gids
+        ),
+        None,
+    )
+    if row is None:
+        raise UnreadableError("no rootless daemon of a user %s runs" % user)
+    own = _directories(host, row["pid"], row["uid"])
+    if not own.home:
+        raise UnreadableError("the environment of %s's daemon does not tell its home" % user)
+    places = Places(
+        user=user,
+        uid=row["uid"],
+        gid=gids[row["uid"]],
+        socket=row["socket"],
+        config=row["config_file"],
+        data_root=row["data_root"],
+        certificates=own.config + "/docker/certs.d",
+        tls=own.home + "/.docker",
+        containerd=own.runtime + "/docker/containerd/containerd.sock",
+        environment=(),
+    )
+    return places, row["pid"]
+
+
 def _processes(host: Host) -> list[int]:
     return sorted(int(name) for name in host.listdir("/proc") if name.isdigit())[:_MAX_PROCESSES]
 
@@ -337,28 +384,44 @@ def _daemon(host: Host, pid: int, exe: str, accounts: Mapping) -> Mapping:
     kind = "container" if container else "rootless" if mapped and uid != 0 else "other"
     user = next((item["name"] for item in accounts["users"] if item["uid"] == uid), None)
     settings, _ = parse_flags([Word(item, "flag", "") for item in _arguments(host, pid)[1:]])
-    environment = _environment(host, pid)
-    home = environment.get("HOME") or ("/root" if uid == 0 else "")
     row: Mapping = {"kind": kind, "pid": pid, "uid": uid, "user": user, "container": container}
     row.update(binary=exe, started_at=start_of(host, pid))
     row.update(dict.fromkeys(("socket", "socket_mode", "socket_uid", "config_file")))
     row.update(dict.fromkeys(("config_exists", "data_root")))
     if kind == "container":
         return row  # its paths are not the host's
-    runtime = environment.get("XDG_RUNTIME_DIR") or "/run/user/%d" % uid
-    own_config = environment.get("XDG_CONFIG_HOME") or (home and home + "/.config")
-    own_data = environment.get("XDG_DATA_HOME") or (home and home + "/.local/share")
+    own = _directories(host, pid, uid)
     if kind == "other":
-        runtime, own_config, own_data = "/var/run", "/etc", "/var/lib"
+        own = _Directories("/root", "/var/run", "/etc", "/var/lib")
     config = _flags(_arguments(host, pid)).get("config-file")
-    row["config_file"] = config or (own_config + "/docker/daemon.json" if own_config else None)
+    row["config_file"] = config or (own.config + "/docker/daemon.json" if own.config else None)
     root = settings["data-root"].value if "data-root" in settings else None
-    row["data_root"] = root or (own_data + "/docker" if own_data else None)
+    row["data_root"] = root or (own.data + "/docker" if own.data else None)
     hosts = texts(settings["hosts"].value) if "hosts" in settings else []
     paths = [item[len("unix://") :] for item in hosts if item.startswith("unix://")]
-    row["socket"] = (paths or [runtime + "/docker.sock"])[0]
+    row["socket"] = (paths or [own.runtime + "/docker.sock"])[0]
     _add_files(host, row)
     return row
+
+
+class _Directories(typing.NamedTuple):
+    """A user's directories; empty when they are not known."""
+
+    home: str
+    runtime: str
+    config: str
+    data: str
+
+
+def _directories(host: Host, pid: int, uid: int) -> _Directories:
+    environment = _environment(host, pid)
+    home = environment.get("HOME") or ("/root" if uid == 0 else "")
+    return _Directories(
+        home,
+        environment.get("XDG_RUNTIME_DIR") or "/run/user/%d" % uid,
+        environment.get("XDG_CONFIG_HOME") or (home and home + "/.config"),
+        environment.get("XDG_DATA_HOME") or (home and home + "/.local/share"),
+    )
 
 
 def _environment(host: Host, pid: int) -> dict[str, str]:
@@ -425,21 +488,25 @@ def audit_objects(
 
     :param runtime: the section ``containerd``. ``sockets``: the unix sockets of the API.
     """
+    debian, red_hat = daemon.places.environment or (None, None)
+    run_directory = "/run/containerd"
+    if daemon.places.user is not None:
+        run_directory = posixpath.dirname(runtime["socket"])
     service = units.get("docker.service", {})
     unit_files = [service.get("fragment"), *service.get("dropins", [])]
     shims = {posixpath.basename(path): path for path in runtime["shims"]}
     found = [
         Watched("1.1.3", "dockerd", daemon.binary),
-        Watched("1.1.4", "containerd's run directory", "/run/containerd"),
+        Watched("1.1.4", "containerd's run directory", run_directory),
         Watched("1.1.5", "data root", daemon.data_root),
         Watched("1.1.6", "configuration directory", posixpath.dirname(daemon.config.path)),
         *(Watched("1.1.7", "docker.service", path) for path in unit_files if path),
         Watched("1.1.8", "containerd's socket", runtime["socket"]),
         *(Watched("1.1.9", "API socket", path) for path in sockets),
-        Watched("1.1.10", "environment of the daemon (Debian)", "/etc/default/docker"),
+        Watched("1.1.10", "environment of the daemon (Debian)", debian),
         Watched("1.1.11", "configuration file", daemon.config.path),
         Watched("1.1.12", "containerd's configuration file", runtime["config_file"]),
-        Watched("1.1.13", "environment of the daemon (Red Hat)", "/etc/sysconfig/docker"),
+        Watched("1.1.13", "environment of the daemon (Red Hat)", red_hat),
         Watched("1.1.14", "containerd", runtime["binary"]),
     ]
     for control, name in zip(("1.1.15", "1.1.16", "1.1.17"), _SHIMS):

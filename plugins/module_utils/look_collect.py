@@ -109,7 +109,9 @@ def _engine_details(look: Pass, section: Mapping, version: Mapping, info: Mappin
     except (OSError, UnreadableError) as exc:
         reason = os_reason(exc) if isinstance(exc, OSError) else str(exc)
         look.notes.add("engine", "api_addresses", reason)
+    owner = daemon.places
     return {
+        "owner": {"user": owner.user or "root", "uid": owner.uid, "gid": owner.gid},
         "effective": found,
         "tls": look_effective.tls_state(found),
         "api_addresses": look_effective.api_addresses(daemon, socket_unit, sockets),
@@ -392,7 +394,7 @@ def files(look: Pass) -> list[Mapping]:
     """Return the section ``files``."""
     units: dict[str, Mapping] = {}
     try:
-        units = look.units()
+        units = look.daemon_units()
     except UnreadableError as exc:
         look.notes.add("files", "units", str(exc))
     return look_files.files(look.host, look.notes, look.daemon(), units, _root(look))

@@ -30,12 +30,46 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_config import ConfigFile
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_options import (
+    CONFIG_FILE,
     Setting,
     parse_flags,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_systemd import Word
 
 DEFAULT_SOCKETS = ("/run/docker.sock", "/var/run/docker.sock")
+
+
+class Places(typing.NamedTuple):
+    """Where a daemon looks for what, and to whom that belongs; ``user`` None: the system's own daemon.
+
+    ``environment`` are the files of distributions with its arguments, ``containerd`` is the socket of
+    the one that it starts itself.
+    """
+
+    user: str | None
+    uid: int
+    gid: int
+    socket: str
+    config: str
+    data_root: str
+    certificates: str
+    tls: str
+    containerd: str
+    environment: tuple[str, ...]
+
+
+SYSTEM = Places(
+    user=None,
+    uid=0,
+    gid=0,
+    socket=DEFAULT_SOCKETS[1],
+    config=CONFIG_FILE,
+    data_root="/var/lib/docker",
+    certificates="/etc/docker/certs.d",
+    tls="/root/.docker",
+    containerd="/run/docker/containerd/containerd.sock",
+    environment=("/etc/default/docker", "/etc/sysconfig/docker"),
+)
 
 PROGRAM = "dockerd"
 
@@ -62,12 +96,23 @@ class Daemon:
     the running process, or those that its unit would give it; ``settings`` what they and the
     environment set, by daemon.json key. ``socket`` is None when there is none to ask.
     ``callable`` tells whether connecting is allowed: it would not start anything.
+
+    :param units: those of systemd; of a rootless daemon none.
+    :param places: of a rootless daemon where it is, and ``process`` its process.
     """
 
-    def __init__(self, host: Host, units: dict[str, Mapping] | None, timeout: float) -> None:
+    def __init__(
+        self,
+        host: Host,
+        units: dict[str, Mapping] | None,
+        timeout: float,
+        places: Places = SYSTEM,
+        process: int | None = None,
+    ) -> None:
         self._host = host
         self._timeout = timeout
         self._units = units or {}
+        self.places = places
         self.state = "absent"
         self.reason: str | None = None
         self.pid: int | None = None
@@ -79,9 +124,12 @@ class Daemon:
         self.notes: list[tuple[str, str]] = []
         service = self._units.get("docker.service", {})
         self.from_unit = self._unit_service(service)
-        self._find(service)
+        if places.user is None:
+            self._find(service)
+        else:
+            self._find_rootless(process)
         self.words = self._words()
-        self.settings, config_file = parse_flags(self.words[1:])
+        self.settings, config_file = parse_flags(self.words[1:], places.config)
         self._add_variables()
         self.binary = self._find_binary()
         self.config = ConfigFile(host, config_file)
@@ -128,6 +176,14 @@ class Daemon:
             self.reason = "docker.service is %s" % (active or "not running")
             if self._socket_waits():
                 self.reason += "; docker.socket would start it"
+
+    def _find_rootless(self, process: int | None) -> None:
+        self.pid, self.socket = process, re.sub(r"\A/var/run/", "/run/", self.places.socket)
+        # The directory is the user's: a link in it could lead to another daemon.
+        self.callable = self._real_socket(self.socket) == self.socket
+        self.state = "running" if self.callable else "broken"
+        if not self.callable:
+            self.reason = "%s is no socket, or lies behind a link" % self.socket
 
     def _socket_waits(self) -> bool:
         return bool(self._units.get("docker.socket", {}).get("active_state") == "active")
@@ -256,7 +312,7 @@ class Daemon:
         """Return the first unix socket that the daemon listens on, or would."""
         addresses = self.option("hosts")
         if not isinstance(addresses, list) or not addresses:
-            addresses = ["unix://" + DEFAULT_SOCKETS[1]]
+            addresses = ["unix://" + self.places.socket]
         listening = self._units.get("docker.socket", {}).get("listen", [])
         for address in addresses:
             scheme, _, path = str(address).rpartition("://")
@@ -265,7 +321,7 @@ class Daemon:
                 if paths:
                     return str(paths[0])
             elif scheme in ("unix", "") and (path.startswith("/") or not path):
-                path = path or DEFAULT_SOCKETS[1]
+                path = path or self.places.socket
                 short = re.sub(r"\A/var/run/", "/run/", path)
                 return short if self._host.lstat(short) else path
         return None
@@ -283,7 +339,7 @@ class Daemon:
             value = self.option(key)
             if isinstance(value, str) and value.startswith("/"):
                 return value
-        return "/var/lib/docker"
+        return self.places.data_root
 
 
 def _broken_reason(service: Mapping) -> str:

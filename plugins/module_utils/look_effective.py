@@ -33,7 +33,7 @@ _DEFAULTS: Mapping = {
     "bridge": "",
     "cgroup-parent": "",
     "containerd": "",
-    "data-root": "/var/lib/docker",
+    "data-root": None,
     "debug": False,
     "default-cgroupns-mode": None,
     "default-ipc-mode": "private",
@@ -43,7 +43,7 @@ _DEFAULTS: Mapping = {
     "experimental": False,
     "firewall-backend": None,
     "group": "docker",
-    "hosts": ["unix:///var/run/docker.sock"],
+    "hosts": None,
     "icc": True,
     "insecure-registries": [],
     "ip": "0.0.0.0",
@@ -122,7 +122,7 @@ def _entry(name: str, daemon: Daemon, engine: Engine) -> Mapping:
     elif "read_from" in option:
         entry["value"] = configured
     elif not option and engine.known:
-        entry["value"] = _default(name, engine)
+        entry["value"] = _default(name, daemon, engine)
         option = {"read_from": "default"}
     entry["value"] = _listed(name, entry["value"])
     entry["read_from"] = option.get("read_from")
@@ -154,10 +154,14 @@ def _listed(name: str, value: typing.Any) -> typing.Any:
     return value
 
 
-def _default(name: str, engine: Engine) -> typing.Any:
+def _default(name: str, daemon: Daemon, engine: Engine) -> typing.Any:
     """Return the engine's own value of an option that nothing sets; None when it is not known."""
     if name == "default-cgroupns-mode":
         return "private" if engine.cgroup_version == 2 else "host"
+    if name == "data-root":
+        return daemon.places.data_root
+    if name == "hosts":
+        return ["unix://" + daemon.places.socket]
     if name in ("ip6tables", "firewall-backend"):
         try:
             version = release(engine.version or "")
@@ -230,7 +234,7 @@ def api_addresses(
     hosts = texts(option) if isinstance(option, list) else []
     setting = daemon.settings.get("hosts")
     source = (setting.source if setting else "file") if hosts else "default"
-    rows += [address(url, source) for url in hosts or _DEFAULTS["hosts"]]
+    rows += [address(url, source) for url in hosts or ["unix://" + daemon.places.socket]]
     if any(row["scheme"] == "fd" for row in rows):
         rows += [_unit_address(item) for item in texts(socket_unit.get("listen"))]
     for row in listeners or ():

@@ -57,7 +57,7 @@ def engine(
         "binary": daemon.binary,
         "version": text(version.get("Version")) or text(info.get("ServerVersion")) or None,
         "api_version": text(version.get("ApiVersion")) or None,
-        "rootless": _has(security, "rootless"),
+        "rootless": daemon.places.user is not None or _has(security, "rootless"),
         "socket": daemon.socket,
         "pid": daemon.pid,
         "started_at": daemon.started_at,

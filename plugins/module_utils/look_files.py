@@ -25,7 +25,6 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_daemon import Daemon
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_host import table
 
-_CERTIFICATES = "/etc/docker/certs.d"
 #: How many files below certs.d are looked at; a host has a handful.
 _MAX_CERTIFICATES = 1000
 
@@ -182,13 +181,13 @@ def files(
         for path in entry.get("dropins", []):
             found.add(posixpath.dirname(path), "directory")
     found.add(posixpath.dirname(daemon.config.path), "directory", "3.5", "3.6")
-    _registry_certificates(host, notes, found)
+    _registry_certificates(host, notes, found, daemon.places.certificates)
     _tls(daemon, found)
     for path in api_sockets(daemon, units):
         found.add(path, "socket", "3.15", "3.16")
     found.add(daemon.config.path, "config", "3.17", "3.18")
-    found.add("/etc/default/docker", "config", "3.19", "3.20")
-    found.add("/etc/sysconfig/docker", "config", "3.21", "3.22")
+    for path, controls in zip(daemon.places.environment, (("3.19", "3.20"), ("3.21", "3.22"))):
+        found.add(path, "config", *controls)
     found.add(containerd_socket(host, daemon), "socket", "3.23", "3.24")
     for path in (daemon.data_root, root):
         while path and posixpath.isabs(path):
@@ -197,9 +196,9 @@ def files(
     return found.rows()
 
 
-def _registry_certificates(host: Host, notes: Notes, found: _Files) -> None:
+def _registry_certificates(host: Host, notes: Notes, found: _Files, directory: str) -> None:
     """Add every directory and file below certs.d, without following links."""
-    waiting = [_CERTIFICATES]
+    waiting = [directory]
     count = 0
     while waiting:
         path = waiting.pop()
@@ -209,7 +208,7 @@ def _registry_certificates(host: Host, notes: Notes, found: _Files) -> None:
                 continue
             count += 1
             if count > _MAX_CERTIFICATES:
-                notes.add("files", _CERTIFICATES, "more than %d entries" % _MAX_CERTIFICATES)
+                notes.add("files", directory, "more than %d entries" % _MAX_CERTIFICATES)
                 return
             kind = "key" if path.endswith(".key") else "certificate"
             if stat_module.S_ISDIR(status.st_mode):
@@ -233,7 +232,7 @@ def _tls(daemon: Daemon, found: _Files) -> None:
         if isinstance(path, str) and path:
             found.add(path, kind, *controls)
         elif in_use:
-            found.add("/root/.docker/" + name, kind, *controls)
+            found.add("%s/%s" % (daemon.places.tls, name), kind, *controls)
 
 
 def api_sockets(daemon: Daemon, units: dict[str, Mapping]) -> list[str]:
@@ -256,7 +255,9 @@ def containerd_socket(host: Host, daemon: Daemon) -> str:
     if isinstance(address, str) and address:
         return re.sub(r"\Aunix://", "", address)
     system_socket = "/run/containerd/containerd.sock"
-    own = "/run/docker/containerd/containerd.sock"
+    own = daemon.places.containerd
+    if daemon.places.user is not None:
+        return own
     try:
         if host.lstat(system_socket) is None and host.lstat(own) is not None:
             return own

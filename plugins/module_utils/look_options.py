@@ -77,14 +77,16 @@ class Setting(typing.NamedTuple):
     where: str | None
 
 
-def parse_flags(words: typing.Sequence[Word]) -> tuple[dict[str, Setting], str]:
+def parse_flags(
+    words: typing.Sequence[Word], config_file: str = CONFIG_FILE
+) -> tuple[dict[str, Setting], str]:
     """Return what a daemon's arguments set, by daemon.json key, and its configuration file.
 
     :param words: the arguments without the program. Source and place of an option that is given
         several times are those of the last one.
+    :param config_file: the one that counts when no argument names another.
     """
     settings: dict[str, Setting] = {}
-    config_file = CONFIG_FILE
     for name, text, word in flags_of(words):
         if name == "config-file":
             config_file = text

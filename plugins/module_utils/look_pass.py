@@ -38,12 +38,14 @@ class Pass:
         volume_sizes: bool = False,
         details: bool = False,
         writable_layers: bool = False,
+        rootless_user: str | None = None,
     ) -> None:
         self.host = host
         self.writable_layers = writable_layers
         self.volume_sizes = volume_sizes
         self.details = details
         self.timeout = timeout
+        self.rootless_user = rootless_user
         self.notes = Notes()
         self._api: DockerApi | None = None
         self._answers: dict[str, typing.Any] = {}
@@ -77,6 +79,11 @@ class Pass:
         """Return the daemon. Raises UnreadableError when systemd should answer and does not."""
 
         def read() -> look_daemon.Daemon:
+            if self.rootless_user:
+                places, pid = look_access.rootless(
+                    self.host, self.notes, self.rootless_user, self.users()
+                )
+                return look_daemon.Daemon(self.host, None, self.timeout, places, pid)
             units = self.units() if look_systemd.is_init(self.host) else None
             return look_daemon.Daemon(self.host, units, self.timeout)
 
@@ -170,10 +177,17 @@ class Pass:
         """Return the list of volumes. Raises UnreadableError."""
         return [mapping(row) for row in sequence(mapping(self.ask("/volumes")).get("Volumes"))]
 
+    def daemon_units(self) -> dict[str, Mapping]:
+        """Return the units that run the daemon; a rootless one has none of the system's.
+
+        Raises as :meth:`units`.
+        """
+        return {} if self.rootless_user else self.units()
+
     def known_units(self) -> dict[str, Mapping]:
-        """Return the units, or nothing where systemd does not answer or does not run the host."""
+        """Return those units, or nothing where systemd does not answer or does not run the host."""
         try:
-            return self.units()
+            return self.daemon_units()
         except UnreadableError:
             return {}
 

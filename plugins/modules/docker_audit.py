@@ -58,6 +58,9 @@ options:
       others is refused.
     type: list
     elements: str
+  rootless_user:
+    description: Judge the rootless daemon of this user instead of the system's own.
+    type: str
   timeout:
     description: How many seconds to wait for each answer of the Docker daemon.
     type: int

@@ -93,6 +93,13 @@ options:
     description: How many seconds to wait for each answer of the Docker daemon and of systemd.
     type: int
     default: 60
+  rootless_user:
+    description:
+      - Look at the rootless daemon of this user instead of the system's own. Everything that belongs
+        to a daemon (options, files, containers, images) is then of that one.
+      - It is found by the program of its process. Without one its sections are V(null), and C(unread)
+        says so.
+    type: str
   document:
     description:
       - A file on the controller to which the whole observation is written, as JSON with mode 0600.
@@ -263,6 +270,7 @@ def main() -> None:
             "volume_sizes": {"type": "bool", "default": False},
             "writable_layers": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 60},
+            "rootless_user": {"type": "str"},
             "document": {"type": "path"},  # kept for the controller's side, which takes it out
         },
         supports_check_mode=True,
@@ -276,6 +284,7 @@ def main() -> None:
         volume_sizes=module.params["volume_sizes"],
         writable_layers=module.params["writable_layers"],
         timeout=float(timeout),
+        rootless_user=module.params["rootless_user"],
     )
     module.exit_json(changed=False, observation=observation)
 

@@ -25,6 +25,7 @@ SAYS_SOMETHING: dict[tuple[str, str], str] = {
     ("2.16", "host.engine.info"): "what the option is was read all the same",
     ("4.1", "object.kernel.uid"): "the id on the host is not 0",
     ("4.1", "object.kernel.host_uid"): "the id inside is not 0",
+    ("5.2", "host.engine.rootless"): "it is confined, whoever runs the daemon",
     ("5.12", "object.config.cpu_quota"): "another limit is set",
     ("5.12", "object.config.cpu_shares"): "another limit is set",
     ("5.12", "object.config.cpuset_cpus"): "another limit is set",
