@@ -151,7 +151,12 @@ def audit(host: str, look: Json, run: Settings, today: datetime.date) -> Json:
     """
     found = audit_evaluate.evaluate(run.checks, look, run.policy)
     waivers = run.read_waivers()
-    audit_waivers.apply(waivers, host, found, today)
+    labels = {
+        container["id"]: container["labels"]
+        for container in look.get("containers") or []
+        if isinstance(container, dict) and isinstance(container.get("labels"), dict)
+    }
+    audit_waivers.apply(waivers, host, found, today, labels)
     for row in found["results"]:
         row["verdict"] = audit_evaluate.worst(item["verdict"] for item in row["items"])
     engine, system = look.get("engine") or {}, look.get("os") or {}

@@ -3,7 +3,7 @@
 """Waivers: findings that somebody accepted, with reason, owner and a last day.
 
 A waiver binds when it names the host and, for a container or image, the digest of its image. One that
-matches by name alone holds too, and is reported as weak: a container names itself.
+matches by name or label alone holds too, and is reported as weak: a container names itself.
 """
 
 from __future__ import annotations
@@ -13,19 +13,23 @@ import datetime
 import fnmatch
 import typing
 
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_containers import plain_labels
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
 
 VARIABLE = "docker_audit_waivers"
 #: Verdicts that can be accepted. An error cannot: nobody knows what it would be.
 WAIVABLE: typing.Final = ("fail", "pending", "manual")
 
-_TEXTS = ("check", "reason", "owner", "host", "name", "image", "image_digest")
+_TEXTS = ("check", "reason", "owner", "host", "name", "label", "image", "image_digest")
 _NEEDED = ("check", "reason", "owner", "expires")
 
 
 @dataclasses.dataclass
 class Waiver:
-    """One waiver. ``host``, ``name`` and ``image`` are shell patterns; None matches everything."""
+    """One waiver. ``host``, ``name`` and ``image`` are shell patterns; None matches everything.
+
+    ``label`` is the name of a label, an equals sign, and a pattern for its value.
+    """
 
     check: str
     reason: str
@@ -33,17 +37,22 @@ class Waiver:
     expires: datetime.date
     host: str | None = None
     name: str | None = None
+    label: str | None = None
     image: str | None = None
     image_digest: str | None = None
     used: int = 0
     weak: bool = False
 
-    def matches(self, check: str, host: str, thing: Json | None) -> bool:
-        """Tell whether it is about this finding, whatever the day."""
+    def matches(self, check: str, host: str, thing: Json | None, labels: Json) -> bool:
+        """Tell whether it is about this finding, whatever the day; ``labels`` are those of the object."""
         if self.check != check or not _fits(self.host, host):
             return False
         if thing is None:
-            return self.name is None and self.image is None and self.image_digest is None
+            return {self.name, self.label, self.image, self.image_digest} == {None}
+        if self.label is not None:
+            name, _, pattern = self.label.partition("=")
+            if not _fits(pattern, labels.get(name)):
+                return False
         digest = self.image_digest in (None, thing.get("image_digest"))
         return digest and _fits(self.name, thing["name"]) and _fits(self.image, thing.get("image"))
 
@@ -92,6 +101,13 @@ def _read(entry: object, known: typing.Collection[str], place: str) -> Waiver:
     for name in _TEXTS:
         if entry.get(name) is not None and not isinstance(entry[name], str):
             raise PolicyError(f"{place}.{name}", entry[name], "give a text in quotes")
+    label = entry.get("label")
+    if label is not None and not ("=" in label and plain_labels({label.partition("=")[0]: ""})):
+        fix = (
+            "give NAME=VALUE; the labels that leave a host are those of Compose and stacks, "
+            "org.opencontainers.image.* and bulkhead.*"
+        )
+        raise PolicyError(f"{place}.label", label, fix)
     if entry["check"] not in known:
         raise PolicyError(f"{place}.check", entry["check"], "there is no such check")
     expires = entry["expires"]
@@ -108,11 +124,18 @@ def _read(entry: object, known: typing.Collection[str], place: str) -> Waiver:
     return Waiver(**typing.cast("dict[str, typing.Any]", fields), expires=day)
 
 
-def apply(waivers: typing.Sequence[Waiver], host: str, result: Json, today: datetime.date) -> None:
+def apply(
+    waivers: typing.Sequence[Waiver],
+    host: str,
+    result: Json,
+    today: datetime.date,
+    labels: typing.Mapping[str, Json],
+) -> None:
     """Waive what the waivers of today accept in the result of one host.
 
     :param result: ``objects`` and ``results``, changed in place. The caller computes the verdict of a
         check anew.
+    :param labels: of containers, by id.
     """
     if not waivers:
         return
@@ -120,20 +143,19 @@ def apply(waivers: typing.Sequence[Waiver], host: str, result: Json, today: date
         for item in row["items"]:
             if item["verdict"] in WAIVABLE:
                 thing = None if item["object"] is None else result["objects"][item["object"]]
-                _waive(waivers, row["check"], host, thing, item, today)
+                fitting = [
+                    waiver
+                    for waiver in waivers
+                    if waiver.expires >= today
+                    and waiver.matches(
+                        row["check"], host, thing, labels.get(thing["id"], {}) if thing else {}
+                    )
+                ]
+                if fitting:
+                    _waive(fitting, thing, item)
 
 
-def _waive(
-    waivers: typing.Sequence[Waiver],
-    check: str,
-    host: str,
-    thing: Json | None,
-    item: Json,
-    today: datetime.date,
-) -> None:
-    fitting = [w for w in waivers if w.expires >= today and w.matches(check, host, thing)]
-    if not fitting:
-        return
+def _waive(fitting: typing.Sequence[Waiver], thing: Json | None, item: Json) -> None:
     waiver = next((w for w in fitting if w.binds(thing)), fitting[0])
     binding = waiver.binds(thing)
     waiver.used += 1

@@ -70,6 +70,20 @@ def item(result: Json, check: str, name: str | None) -> Json:
             {"waivers": [{"check": "9", "reason": "r", "owner": "o", "expires": "2027-01-01"}]},
             "no such check",
         ),
+        (
+            {
+                "waivers": [
+                    {
+                        "check": "5.5",
+                        "reason": "r",
+                        "owner": "o",
+                        "expires": "2027-01-01",
+                        "label": "x=y",
+                    }
+                ]
+            },
+            "[0].label is 'x=y': give NAME=VALUE",
+        ),
     ],
 )
 def test_bad_settings_are_refused(settings: Json, says: str) -> None:
@@ -79,10 +93,17 @@ def test_bad_settings_are_refused(settings: Json, says: str) -> None:
 
 
 # -- waivers ---------------------------------------------------------------------------------------
+LABEL = "com.docker.compose.service"
+
+
 def waived(**fields: typing.Any) -> tuple[Json, Json]:
     """Return the item of 5.5 on the privileged container, and the waiver as it is reported."""
     base = {"check": "5.5", "reason": "r", "owner": "o", "expires": "2026-11-24"}
-    result = audited("audit-bad", waivers=[{**base, **fields}])
+    look = recorded("audit-bad")
+    for container in look["containers"]:
+        container["labels"] = {LABEL: container["name"]}
+    run = audit_run.settings({"waivers": [{**base, **fields}]})
+    result = audit_run.audit("h1", look, run, TODAY)
     return item(result, "5.5", "privileged"), result["waivers"][0]
 
 
@@ -98,8 +119,15 @@ def test_a_waiver_that_names_host_and_digest_is_strong() -> None:
     assert (report["state"], report["used"]) == ("used", 1)
 
 
-@pytest.mark.parametrize("fields", [{"name": "privileged"}, {"host": "h*", "image": "lab:*"}])
-def test_a_waiver_by_name_alone_is_weak(fields: Json) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "privileged"},
+        {"host": "h*", "image": "lab:*"},
+        {"label": f"{LABEL}=priv*", "host": "h1"},
+    ],
+)
+def test_a_waiver_by_name_or_label_alone_is_weak(fields: Json) -> None:
     found, report = waived(**fields)
     assert (found["verdict"], found["waiver"]["binding"]) == ("waived", "weak")
     assert report["state"] == "weak"
@@ -111,6 +139,8 @@ def test_a_waiver_by_name_alone_is_weak(fields: Json) -> None:
         ({"expires": "2026-11-23", "name": "privileged"}, "expired"),
         ({"host": "h2"}, "unused"),
         ({"name": "other"}, "unused"),
+        ({"label": f"{LABEL}=web"}, "unused"),
+        ({"label": "bulkhead.owner=*"}, "unused"),
         ({"image_digest": "sha256:0"}, "unused"),
     ],
 )
