@@ -82,4 +82,6 @@ def _same_checks(run: audit_run.Settings, wanted: list[str] | None) -> None:
     differing = sorted({check.id for check in run.checks} ^ set(wanted or ()))
     if wanted is not None and differing:
         fix = "a run has one list of checks; give what chooses and adds them to the play, not to a host"
-        raise PolicyError("docker_audit_*, by which checks differ between hosts,", differing[:5], fix)
+        raise PolicyError(
+            "docker_audit_*, by which checks differ between hosts,", differing[:5], fix
+        )

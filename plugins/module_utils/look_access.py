@@ -53,8 +53,6 @@ def docker_group(
     """
     name, source = _group_name(daemon, socket_unit)
     found: Mapping = {"name": name, "source": source, "resolved_by": "files", "gid": None}
-    if source == "rootless":
-        return {**found, "exists": False, "members": [], "other_sources": []}
     found["other_sources"] = _other_sources(host)
     named: list[str] = []
     for group in accounts["groups"]:
@@ -68,6 +66,9 @@ def docker_group(
         if done.rc == 0 and len(fields) == 4 and fields[2].isdigit():
             found.update(gid=int(fields[2]), resolved_by="getent")
             named += [item for item in fields[3].split(",") if item and item not in named]
+    if daemon.places.user is not None:
+        # It knows the group by its number inside: on the host that is a subordinate one without members.
+        found["gid"], named = _on_host(host, daemon.pid, found["gid"]), []
     found["exists"] = found["gid"] is not None
     uids = {user["name"]: user["uid"] for user in accounts["users"]}
     primary = [user["name"] for user in accounts["users"] if user["gid"] == found["gid"]]
@@ -83,10 +84,21 @@ def docker_group(
     return found
 
 
+def _on_host(host: Host, pid: int | None, gid: int | None) -> int | None:
+    """Return what a group inside of a process's user namespace is on the host; None when nothing."""
+    try:
+        lines = host.read_text("/proc/%s/gid_map" % pid).splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        inside, outside, count = map(int, line.split())
+        if gid is not None and inside <= gid < inside + count:
+            return outside + gid - inside
+    return None
+
+
 def _group_name(daemon: Daemon, socket_unit: Mapping) -> tuple[str, str]:
     """Return the group that owns the socket by configuration, and what says so."""
-    if daemon.places.user is not None:  # its socket is in a directory of its user alone
-        return str(daemon.places.gid), "rootless"
     hosts = daemon.option("hosts")
     activated = isinstance(hosts, list) and any(str(item).startswith("fd://") for item in hosts)
     from_unit = text(socket_unit.get("socket_group"))
@@ -201,9 +213,7 @@ def containerd(host: Host, daemon: Daemon, unit: Mapping, socket: str, version: 
     :param unit: the state of containerd.service. ``socket``: where the daemon finds it.
     :param version: the answer of ``/version``.
     """
-    own = daemon.places.user is not None or socket.startswith(
-        ("/run/docker/", "/var/run/docker/")
-    )
+    own = daemon.places.user is not None or socket.startswith(("/run/docker/", "/var/run/docker/"))
     pid = None if own else unit.get("main_pid")
     managed = "systemd" if pid else None
     if own:

@@ -93,12 +93,14 @@ def test_a_case(check: str, verdict: str) -> None:
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_every_check_has_its_cases(check: str) -> None:
-    """One for each verdict that it can give: most have one that passes, one that fails, one not applicable."""
+    """One for each verdict that it can give, most of all one that passes, fails, does not apply."""
     rows, expressions = set(CASES[check]), CHECKS[check].expressions
     judges = "passes" in expressions
     assert "pass" in rows or not judges
     assert "manual" in rows or (judges and "manual_when" not in expressions)
-    assert "fail" in rows or not judges or expressions.get("manual_when", NEVER).expression == "`true`"
+    assert (
+        "fail" in rows or not judges or expressions.get("manual_when", NEVER).expression == "`true`"
+    )
     assert "pending" in rows or "pending" not in expressions or check in WATCHED
     assert "not_applicable" in rows or check in ALWAYS
 

@@ -101,7 +101,10 @@ def test_a_host_that_chooses_other_checks_is_an_error_of_its_own(tmp_path: pathl
     done = play(tmp_path, of_b={"docker_audit_levels": [1]}, docker_audit_fail_on=[])
     assert done.code == 0, done.said
     hosts = {host["host"]: host for host in done.result()["hosts"]}
-    assert {name: host["state"] for name, host in hosts.items()} == {"a": "unreachable", "b": "failed"}
+    assert {name: host["state"] for name, host in hosts.items()} == {
+        "a": "unreachable",
+        "b": "failed",
+    }
     assert "not to a host" in hosts["b"]["reason"]
 
 

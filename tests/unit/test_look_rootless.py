@@ -34,6 +34,7 @@ def host() -> typing.Iterator[FakeHost]:
             environ="HOME=/a\0XDG_RUNTIME_DIR=/run/user/1000\0SECRET=hunter2\0",
             status="Name:\tdockerd\nUid:\t1000\t1000\t1000\t1000\n",
             uid_map="0 1000 1\n1 100000 65536\n",
+            gid_map="0 1000 1\n1 100000 65536\n",
             cgroup="0::/user.slice/user-1000.slice/user@1000.service/app.slice/docker.service\n",
         )
         (made.base / f"proc/{ROOTLESS_PID}/exe").symlink_to("/usr/sbin/dockerd")
@@ -44,8 +45,9 @@ def host() -> typing.Iterator[FakeHost]:
         engine.answers["/info"]["SecurityOptions"] = SECURITY
         engine.answers["/info"]["DockerRootDir"] = "/a/.local/share/docker"
         engine.start()
-        os.chown(engine.socket, 1000, 1000)
-        engine.socket.chmod(0o660)
+        # The group docker, 102, as it is on the host; the daemon sets the sticky bit itself.
+        os.chown(engine.socket, 1000, 100101)
+        engine.socket.chmod(0o1660)
         try:
             yield made
         finally:
@@ -92,12 +94,18 @@ def test_it_is_judged_as_rootless(host: FakeHost) -> None:
     found["lsm"]["apparmor"]["enabled"] = True
     expected = {
         "2.1": {"pass"}, "2.4": {"fail"}, "2.10": {"not_applicable"},  # remapped by its nature
-        "1.1.2": {"not_applicable"}, "1.1.7": {"not_applicable"}, "1.1.10": {"not_applicable"},
+        "1.1.2": {"pass"}, "1.1.7": {"not_applicable"}, "1.1.10": {"not_applicable"},
         "3.1": {"not_applicable"}, "3.5": {"pass"}, "3.15": {"pass"}, "3.16": {"pass"}, "3.17": {"pass"},
         "3.19": {"not_applicable"}, "3.23": {"not_applicable"},
     }  # fmt: skip
     policy = audit_evaluate.POLICY
     assert {check: set(verdicts(check, found, policy).values()) for check in expected} == expected
+
+
+def test_a_socket_of_another_group_fails(host: FakeHost) -> None:
+    os.chown(host.path("/run/user/1000/docker.sock"), 1000, 100)
+    found = verdicts("3.15", looked_at(host), audit_evaluate.POLICY)
+    assert found == {"/run/user/1000/docker.sock": "fail"}
 
 
 def test_a_file_of_another_user_fails(host: FakeHost) -> None:
