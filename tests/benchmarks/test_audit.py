@@ -97,6 +97,8 @@ set -eu
 root=$(mktemp -d); mkdir $root/bin; cp /bin/busybox $root/bin/; ln -s busybox $root/bin/sleep
 tar -C $root -cf - . | docker import --change 'CMD ["sleep", "86400"]' - bench:1
 """
+#: How often the client is started to see what that takes.
+INSPECTIONS = 20
 #: How many tiny containers; BULKHEAD_BENCH_CONTAINERS=0,10 for fewer. An emulated host starts one in 5 s.
 STEPS = [int(n) for n in os.environ.get("BULKHEAD_BENCH_CONTAINERS", "0,10,50,100").split(",")]
 
@@ -139,3 +141,11 @@ def test_one_host_end_to_end(host: dict[str, str], tmp_path: pathlib.Path, say: 
         )
         assert len(modules) == 1
         assert requests <= 12 + containers + 1
+    # What a tool costs that starts Docker's client for each question about each container.
+    started = time.monotonic()
+    on_host("true")
+    empty = time.monotonic() - started
+    started = time.monotonic()
+    on_host(f"for n in $(seq {INSPECTIONS}); do docker inspect bench:1; done >/dev/null")
+    seconds = (time.monotonic() - started - empty) / INSPECTIONS
+    say(f"\none start of docker inspect on that host: {seconds:.2f} s")

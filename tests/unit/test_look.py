@@ -115,6 +115,19 @@ def test_one_call_of_systemctl_for_all_units(host: FakeHost) -> None:
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("containers", [0, 20])
+def test_programs_are_started_for_the_host_and_none_for_a_container(
+    host: FakeHost, containers: int
+) -> None:
+    for number in range(containers):
+        host.container_process(6000 + number, f"c{number}")
+        host.engine.add(inspection(f"c{number}", pid=6000 + number))
+    answer = observe(host)
+    assert [row["kernel"] is not None for row in answer["containers"]] == [True] * containers
+    assert answer["api_calls"] == 6 + containers
+    assert [command[:2] for command in host.commands] == [["systemctl", "show"]] * 2
+
+
 def test_a_subset_gathers_nothing_else(host: FakeHost) -> None:
     answer = observe(host, "users", "sysctls")
     assert set(answer) == {"schema", "collected_at", "users", "sysctls", "unread", "api_calls"}

@@ -31,9 +31,13 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_mounts imp
     Mounts,
     control_sockets,
 )
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils import seccomp_profile
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
+    audit_evaluate,
+    seccomp_profile,
+)
 
 from .fake_engine import FakeHost, fake_host, identifier, inspection
+from .test_audit_checks import verdicts
 
 Json = dict[str, typing.Any]
 
@@ -366,3 +370,12 @@ def test_access_lists() -> None:
 def test_what_is_no_certificate(pem: str) -> None:
     with pytest.raises(ValueError, match=r"no certificate|cut off"):
         look_swarm.validity(pem)
+
+
+def test_a_container_that_fails_costs_no_other_its_verdict(host: FakeHost) -> None:
+    host.engine.add(inspection("good", pid=0))
+    host.engine.add(inspection("bad", pid=0))
+    host.engine.answers["/containers/json"][1]["Names"] = ["/bad"]
+    host.engine.answers["/containers/%s/json" % identifier("bad")] = 500
+    found = verdicts("5.5", look.observe(host), audit_evaluate.POLICY)
+    assert found == {"good": "pass", "bad": "error"}

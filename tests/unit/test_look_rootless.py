@@ -15,7 +15,7 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils import audit_ev
 
 from .checkout import ROOT
 from .fake_engine import FakeEngine, FakeHost, fake_host
-from .test_audit_checks import CHECKS, verdicts
+from .test_audit_checks import CHECKS, changed, verdicts
 
 Json = dict[str, typing.Any]
 SCHEMA = json.loads((ROOT / "docs/schemas/observation.schema.json").read_text())
@@ -140,3 +140,20 @@ def test_a_socket_behind_a_link_is_not_asked(host: FakeHost) -> None:
     assert (found["engine"]["state"], found["containers"]) == ("broken", None)
     assert "lies behind a link" in found["engine"]["reason"]
     assert host.engine.requests == []
+
+
+def test_a_recorded_one() -> None:
+    """Of Debian 13: a plain container, a privileged one, one in the network that it calls the host's."""
+    found, policy = changed({"on": "audit-rootless"})
+    expected = {
+        "2.1": {None: "pass"}, "2.3": {None: "fail"}, "2.15": {None: "pass"}, "1.1.2": {None: "pass"},
+        "3.15": {"/run/user/1000/docker.sock": "pass"}, "3.16": {"/run/user/1000/docker.sock": "pass"},
+        "4.1": {"inside": "pass", "priv": "pass", "nethost": "pass"},  # root inside is the user
+        "5.2": dict.fromkeys(("inside", "priv", "nethost"), "not_applicable"),
+        "5.5": {"inside": "pass", "priv": "fail", "nethost": "pass"},
+        "5.10": {"inside": "pass", "priv": "pass", "nethost": "pass"},  # the daemon's, not the host's
+        "BH-10": {None: "manual"},
+    }  # fmt: skip
+    assert {check: verdicts(check, found, policy) for check in expected} == expected
+    judged = audit_evaluate.evaluate(list(CHECKS.values()), found, policy)
+    assert "error" not in {row["verdict"] for row in judged["results"]}
