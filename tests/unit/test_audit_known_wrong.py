@@ -320,7 +320,7 @@ def test_a_mistyped_check_is_an_error() -> None:
 
 def test_recordings_are_whole() -> None:
     """The rows above rest on recordings in which nothing is missing."""
-    for name in ("audit-bad", "audit-hardened", "audit-daemon", "audit-swarm"):
+    for name in ("audit-bad", "audit-hardened", "audit-daemon", "audit-swarm", "audit-rootless"):
         text = (
             pathlib.Path(__file__).parents[1] / f"fixtures/observations/{name}.json"
         ).read_text()
