@@ -20,8 +20,17 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_kernel import kernel_view
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_pass import Pass
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_systemd import Word
 
-__all__ = ["SCHEMA", "SECTIONS", "check_subset", "daemon_arguments", "kernel_view", "observe"]
+__all__ = [
+    "SCHEMA",
+    "SECTIONS",
+    "arguments_now_and_next",
+    "check_subset",
+    "daemon_arguments",
+    "kernel_view",
+    "observe",
+]
 
 SCHEMA = "bulkhead.observation/1"
 
@@ -81,8 +90,18 @@ def daemon_arguments(host: Host, timeout: float = 60.0) -> list[str]:
 
     With all secrets in them: not for any answer. Empty when there is no daemon to be found.
     """
-    words = Pass(host, timeout).daemon().words
-    return [word.text for word in words[1:]]
+    return arguments_now_and_next(host, timeout)[0]
+
+
+def arguments_now_and_next(host: Host, timeout: float = 60.0) -> tuple[list[str], list[Word]]:
+    """Return the daemon's arguments, and those that docker.service gives it at its next start.
+
+    They differ when somebody changed the unit, a drop-in or an environment file since the start. The
+    second list says where each of them stands, and is empty when the unit cannot be read.
+    """
+    daemon = Pass(host, timeout).daemon()
+    words = daemon.from_unit.words[1:] if daemon.from_unit else []
+    return [word.text for word in daemon.words[1:]], words
 
 
 def _gather(look: Pass, name: str) -> typing.Any:

@@ -107,7 +107,10 @@ def look_first(tx: Transaction) -> None:
     daemon = Daemon(tx.host, tx.engine.get("socket"), tx.daemon_timeout, config)
     daemon.restarts, daemon.reloads = tx.daemon.restarts, tx.daemon.reloads
     tx.daemon = daemon
-    set_arguments(tx, look.daemon_arguments(tx.host))
+    arguments, following = look.arguments_now_and_next(tx.host)
+    set_arguments(tx, arguments)
+    if tx.systemd and following:
+        _reckon_with_the_next_start(tx, following)
 
 
 def set_arguments(tx: Transaction, arguments: list[str]) -> None:
@@ -119,6 +122,13 @@ def set_arguments(tx: Transaction, arguments: list[str]) -> None:
         key: str((options.get(key) or {}).get("where") or "the daemon's command line")
         for key in flags
     }
+
+
+def _reckon_with_the_next_start(tx: Transaction, words: list[Word]) -> None:
+    """Add flags that unit, drop-ins or environment files got since the daemon's start."""
+    tx.arguments = [word.text for word in words]
+    for key, setting in parse_flags(words)[0].items():
+        tx.flags.setdefault(key, "%s, from the next start on" % setting.where)
 
 
 def _unread(tx: Transaction, section: str) -> str:

@@ -1112,3 +1112,12 @@ def test_the_arguments_of_the_daemon(host: FakeHost) -> None:
     assert look.daemon_arguments(host) == expected
     host.without_docker()
     assert look.daemon_arguments(host) == []
+
+
+def test_the_arguments_of_the_next_start(host: FakeHost) -> None:
+    host.write("/etc/default/docker", "DOCKER_OPTS=--icc\n")
+    now, following = look.arguments_now_and_next(host)
+    assert tuple(following[-1]) == ("--icc", "environment", "/etc/default/docker")
+    assert [*now, "--icc"] == [word.text for word in following]
+    host.without_docker()
+    assert look.arguments_now_and_next(host) == ([], [])

@@ -133,3 +133,36 @@ def test_the_option_is_taken_over_and_given_back(host: ActHost, case: Case) -> N
     # And back.
     assert undo(host, "last")["transaction"]["outcome"] == "committed"
     assert (host.tree(), host.flags) == (before, flags)
+
+
+@pytest.mark.parametrize("effect", ["reload", "restart", "none"])
+def test_a_flag_that_the_daemon_gets_at_its_next_start(effect: str) -> None:
+    """Somebody wrote it after the daemon's start: the key beside it would end the next one."""
+    with act_host() as host:
+        host.write(UNIT, DEBIAN)
+        host._systemctl("restart")
+        host.calls.clear()
+        host.write("/etc/default/docker", "DOCKER_OPTS=--live-restore\n")
+        before = host.tree()
+        answer = apply(host, plan(json_set(host, "live-restore", True), effect=effect))
+        assert answer["transaction"]["outcome"] == "refused"
+        assert "live-restore: it is also set as a flag in /etc/default/docker" in answer["msg"]
+        assert (host.tree(), host.calls) == (before, [])
+
+
+def test_the_engine_is_asked_with_the_flags_of_its_next_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with act_host() as host:
+        host.write("/etc/default/docker", "DOCKER_OPTS=--ip-forward=false\n")
+        asked: list[list[str]] = []
+        run = host.run
+
+        def note(argv: list[str], *arguments: typing.Any, **options: typing.Any) -> typing.Any:
+            asked.append(argv)
+            return run(argv, *arguments, **options)
+
+        monkeypatch.setattr(host, "run", note)
+        apply(host, plan(json_set(host, "icc", False), effect="restart"))
+        (command,) = (argv for argv in asked if "--validate" in argv)
+        assert "--ip-forward=false" in command
