@@ -96,6 +96,9 @@ class Entry:
         ):
             named = {str(e[name]) for e in self.effects(kind, kind + "_removed")}
             lines += ["%s %s" % (word, value) for value in sorted(named)]
+        for effect in self.effects("audit_rules"):
+            counts = (len(effect["added"]), len(effect["removed"]))
+            lines.append("audit rules in the kernel: %d loaded, %d taken out" % counts)
         return lines[:_MOST_SUBJECTS]
 
 

@@ -29,10 +29,11 @@ _FS_APPEND_FL = 0x00000020
 
 # linux/netlink.h and linux/audit.h
 _NETLINK_AUDIT = 9
-_NLM_F_REQUEST = 1
+_NLM_F_REQUEST, _NLM_F_ACK = 1, 4
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NETLINK_BYTES = 64 * 1024
 AUDIT_GET, AUDIT_LIST_RULES = 1000, 1013
+_AUDIT_ADD_RULE, _AUDIT_DEL_RULE = 1011, 1012
 _AUDIT_READS = (AUDIT_GET, AUDIT_LIST_RULES)
 
 ABSENT = "absent"
@@ -210,6 +211,28 @@ class Host:
                         if kind == AUDIT_GET:
                             return found
                     data = data[max((length + 3) & ~3, 16) :]
+
+    def change_audit(self, rule: bytes, add: bool, timeout: float = 5.0) -> None:
+        """Load one rule into the kernel's audit, or take one out.
+
+        :param rule: a ``struct audit_rule_data``.
+        :raises OSError: EEXIST and ENOENT when there was nothing to change; EPERM when the rules are
+            locked; ENOENT also when the path's directory is not there.
+        """
+        kind = _AUDIT_ADD_RULE if add else _AUDIT_DEL_RULE
+        header = struct.pack("=IHHII", 16 + len(rule), kind, _NLM_F_REQUEST | _NLM_F_ACK, 1, 0)
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_AUDIT) as sock:
+            sock.settimeout(timeout)
+            sock.bind((0, 0))
+            sock.send(header + rule + b"\0" * (-len(rule) % 4))
+            while True:
+                data = sock.recv(_NETLINK_BYTES)
+                _, answer, _, sequence, _ = struct.unpack_from("=IHHII", data)
+                if answer == _NLMSG_ERROR and sequence == 1:
+                    code = -struct.unpack_from("=i", data, 16)[0]
+                    if code:
+                        raise OSError(code, os.strerror(code))
+                    return
 
     # -- programs ------------------------------------------------------------------------------
     def run(self, argv: list[str], timeout: float = 60.0, stdin: bytes | None = None) -> Completed:

@@ -144,6 +144,7 @@ _FOR_PLANS: dict[str, typing.Callable[[Pass], typing.Any]] = {
     "lsm": lambda look: look.security_modules(),
     "sysctls": lambda look: look_host.sysctls(look.host),
     "modules": lambda look: look_host.modules(look.host, look.notes),
+    "audit": look_collect.audit,
     "bulkhead": lambda look: look_host.bulkhead(look.host, look.notes),
 }
 
@@ -155,7 +156,6 @@ _FOR_AUDITS: dict[str, typing.Callable[[Pass], typing.Any]] = {
     "containerd": lambda look: look.containerd(),
     "listeners": look_collect.listeners,
     "storage": look_collect.storage,
-    "audit": look_collect.audit,
     "docker_group": look_collect.docker_group,
     "client": look_collect.client,
     "daemons": look_collect.daemons,

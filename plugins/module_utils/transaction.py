@@ -31,6 +31,9 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.host import (
 from ansible_collections.bulkhead.hardening.plugins.module_utils.runs import (
     make_state_directories,
 )
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_audit import (
+    audit_rules,
+)
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_context import (
     Json,
     Skipped,
@@ -386,6 +389,7 @@ STEPS = (
     Step("live_restore", live_restore),
     Step("daemon_json", daemon_json),
     Step("modes", modes),
+    Step("audit_rules", audit_rules),
     Step("daemon", daemon),
     Step("health", health_gate),
     Step("tidy", tidy),

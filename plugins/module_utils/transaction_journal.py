@@ -28,6 +28,7 @@ import stat as stat_module
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
+    audit_kernel,
     health,
     ledger as ledger_module,
     transaction_files as files,
@@ -262,6 +263,7 @@ class Undo:
                 self._staged,
                 self._files,
                 self._units,
+                self._audit_rules,
                 self._daemon,
                 self._ports,
                 self._witness,
@@ -396,6 +398,10 @@ class Undo:
     def _units(self) -> None:
         if self._effects("units"):
             self.daemon.read_units()
+
+    def _audit_rules(self) -> None:
+        for effect in self._effects("audit_rules"):
+            self.notes += audit_kernel.put_back(self._host, effect)
 
     def _ports(self) -> None:
         """Remove what a restart that did not end well left; see published_ports."""

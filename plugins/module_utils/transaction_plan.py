@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import typing
 
+from ansible_collections.bulkhead.hardening.plugins.module_utils import audit_rules
 from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import OPTIONS
 from ansible_collections.bulkhead.hardening.plugins.module_utils.flags_dropin import FLAGS_DROPIN
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import HostError
@@ -198,6 +199,13 @@ def _flags_path(value: typing.Any) -> str | None:
     return None if value == FLAGS_DROPIN else "is not " + FLAGS_DROPIN
 
 
+def _rules_path(value: typing.Any) -> str | None:
+    reason = _path(value)
+    if reason is None and not audit_rules.is_file(value):
+        reason = "is no file of rules below " + audit_rules.RULES_DIRECTORY
+    return reason
+
+
 def _keys(value: typing.Any) -> str | None:
     if not isinstance(value, list) or not value or len(set(map(str, value))) != len(value):
         return "is not a list of different keys"
@@ -234,6 +242,7 @@ _OPERATIONS: dict[str, dict[str, _Check]] = {
     },
     "file_absent": {"path": _allowed_path, "observed": _text},
     "flags_taken": {"path": _flags_path, "keys": _keys, "observed": _text},
+    "audit_load": {"path": _rules_path, "observed": _text},
     "json_set": {
         "path": _path,
         "key": _text,

@@ -14,6 +14,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     history,
     ledger as ledger_module,
     look,
+    transaction_audit,
     transaction_diff as diffs,
     transaction_files as files,
     validate,
@@ -77,6 +78,7 @@ def precheck(tx: Transaction) -> str:
     _check_versions(tx)
     _read_config(tx)
     _plan_targets(tx)
+    transaction_audit.check_rules(tx)
     _check_modes(tx)
     _check_accounts(tx)
     check_removals(tx)
@@ -385,6 +387,7 @@ def check(tx: Transaction) -> str:
         or bool(tx.plan.of("subid_absent", "user_absent", "group_absent"))
         or (tx.running and tx.plan.effect != "none")
         or _owned_differs(tx)
+        or any(transaction_audit.delta(tx))
     )
     tx.diff = _differences(tx)
     if not tx.check_mode:
@@ -445,6 +448,7 @@ def _differences(tx: Transaction) -> list[Json]:
         if st is not None and mode_differs(tx, operation):
             wanted = diffs.mode_text(**wanted_mode(tx, operation, st))
             rows.append(diffs.row(operation["path"], diffs.mode_of(st) + "\n", wanted + "\n"))
+    rows += transaction_audit.rows(tx)
     return rows + diffs.removed_account_rows(tx.plan.operations, tx.ownership)
 
 

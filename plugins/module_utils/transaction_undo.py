@@ -199,6 +199,7 @@ class _Reversal:
         self._files()
         self._modes()
         self._accounts()
+        self._audit_rules()
         self._ledger()
         tx = self._tx
         tx.plan = tx.plan._replace(operations=self._operations)
@@ -368,6 +369,11 @@ class _Reversal:
         for role, items in self._old_ledger["owned"].items():
             if Ownership({role: items}).find(kind, **fields) is not None:
                 self._operations.append({"op": op, "role": role, **fields})
+
+    def _audit_rules(self) -> None:
+        for effect in self._entry.effects("audit_rules"):
+            names = {name: effect[name] for name in ("added", "removed")}
+            self._operations.append({"op": "audit_back", **names})
 
     # -- who owns what -------------------------------------------------------------------------
     def _touched(self) -> list[Json]:

@@ -7,7 +7,6 @@ Each answers null when what it is asked about is null: what is not known is neve
 
 from __future__ import annotations
 
-import posixpath
 import re
 import typing
 
@@ -15,7 +14,11 @@ import jmespath
 from jmespath import functions
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import release
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils import capabilities
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
+    audit_watch,
+    capabilities,
+)
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.audit_watch import within
 
 Json = dict[str, typing.Any]
 
@@ -23,8 +26,6 @@ _OPTIONAL_TEXT = {"types": ["string", "null"]}
 _OPTIONAL_NUMBER = {"types": ["number", "null"]}
 _LIST = {"types": ["array", "null"]}
 _TEXT = {"types": ["string"]}
-#: Conditions under which a rule still covers everybody who does something.
-_HARMLESS = frozenset({"filetype"})
 #: Words in names of variables whose values are secrets.
 _SECRET = re.compile(
     r"passw(?:or)?d|passphrase|secret|token|credential|private_?key|api_?key|access_?key", re.I
@@ -104,24 +105,15 @@ class Functions(functions.Functions):
 
     @_takes({"types": ["object"]}, _LIST, _TEXT)
     def _func_watched(self, thing: Json, rules: list[Json] | None, wanted: str) -> bool | None:
-        """Tell whether audit rules record everybody's accesses of some kinds to a file or directory.
+        """``watched(object, host.audit.loaded, 'wa')``: everybody's writes and changes are recorded."""
+        return None if rules is None else audit_watch.watched(thing, rules, wanted)
 
-        The first rule that fits decides, as in the kernel. A directory must be watched as one.
-        """
-        if rules is None:
-            return None
-        missing = {(kind, arch) for kind in wanted for arch in ("b32", "b64")}
-        for rule in rules:
-            if not _covers(rule, thing):
-                continue
-            permissions = rule["perm"] if rule["perm"] is not None else "rwxa"
-            fits = {(kind, arch) for kind in permissions for arch in _architectures(rule)}
-            if rule["action"] == "never":
-                if missing & fits:
-                    return False
-                continue
-            missing -= fits
-        return not missing
+    @_takes({"types": ["object"]}, _LIST, _TEXT)
+    def _func_watched_sessions(
+        self, thing: Json, rules: list[Json] | None, wanted: str
+    ) -> bool | None:
+        """``watched``, but of those who logged in, and of whatever they started, alone."""
+        return None if rules is None else audit_watch.watched(thing, rules, wanted, sessions=True)
 
     @_takes(_LIST)
     def _func_secret_names(self, names: list[str] | None) -> list[str] | None:
@@ -129,32 +121,6 @@ class Functions(functions.Functions):
         if names is None:
             return None
         return [name for name in names if _SECRET.search(name) and not name.endswith("_FILE")]
-
-
-def _architectures(rule: Json) -> tuple[str, ...]:
-    """Return whose system calls a rule is about; a host of 64 bits runs programs of 32 too."""
-    arch = rule["arch"]
-    if arch is None:
-        return ("b32", "b64")
-    return (arch,) if arch in ("b32", "b64") else (("b64",) if "64" in arch else ("b32",))
-
-
-def _covers(rule: Json, thing: Json) -> bool:
-    if rule["list"] != "exit" or "all" not in rule["syscalls"]:
-        return False
-    conditions = [item for item in rule["fields"] if item["field"] not in _HARMLESS]
-    if rule["action"] == "always" and conditions:
-        return False  # it records some accesses only
-    path, watched = thing["resolved"] or thing["path"], rule["resolved"] or rule["path"]
-    if rule["kind"] == "dir":
-        return within(path, watched)
-    return bool(rule["kind"] == "path" and path == watched and thing["type"] != "directory")
-
-
-def within(path: str, directory: str) -> bool:
-    """Tell whether a path is a directory or lies below it; by name, links are not followed."""
-    one, other = posixpath.normpath(path), posixpath.normpath(directory).rstrip("/")
-    return one == other or one.startswith(other + "/")
 
 
 OPTIONS: typing.Final = jmespath.Options(custom_functions=Functions())

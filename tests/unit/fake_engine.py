@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import http.server
 import json
 import os
 import pathlib
 import shutil
 import socketserver
+import struct
 import tempfile
 import threading
 import time
 import typing
 
-from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Completed, Host
+from ansible_collections.bulkhead.hardening.plugins.module_utils import audit_rules
+from ansible_collections.bulkhead.hardening.plugins.module_utils.host import (
+    AUDIT_GET,
+    Completed,
+    Host,
+)
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_auditd import LOCKED
 
 Json = dict[str, typing.Any]
 
@@ -246,8 +254,40 @@ class FakeHost(Host):
         self.containerd: Json = {"MainPID": 700}
         self.other_sockets = ""
         self.systemctl_fails: str | None = None
+        #: the rules that the kernel has, in its form; None: it has no audit
+        self.kernel_rules: list[bytes] | None = []
+        self.audit_enabled = 1
         self.binary_says = "Docker version 26.1.5+dfsg1, build a72d7cd\n"
         self._build()
+
+    # -- the kernel's audit ----------------------------------------------------------------------
+    def audit(self, kind: int, timeout: float = 5.0) -> list[bytes]:
+        """Answer as the kernel does: its state, or its rules."""
+        if self.kernel_rules is None:
+            raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
+        if kind == AUDIT_GET:
+            return [struct.pack("=9I", 0, self.audit_enabled, 1, 300, 0, 8192, 0, 0, 0)]
+        return list(self.kernel_rules)
+
+    def change_audit(self, rule: bytes, add: bool, timeout: float = 5.0) -> None:
+        """Load a rule or take one out, with the errors of the kernel's."""
+        known = {
+            audit_rules.identity(audit_rules.decode(raw)): raw for raw in self.kernel_rules or []
+        }
+        read = audit_rules.decode(rule)
+        found = known.get(audit_rules.identity(read))
+        if self.audit_enabled == LOCKED:
+            raise OSError(errno.EPERM, "Operation not permitted")
+        if add and found is not None:
+            raise OSError(errno.EEXIST, "File exists")
+        place = read["path"] if read["kind"] == "dir" else os.path.dirname(read["path"])
+        if (add and self.lstat(place) is None) or (not add and found is None):
+            raise OSError(errno.ENOENT, "No such file or directory")
+        assert self.kernel_rules is not None
+        if add:
+            self.kernel_rules.append(rule)
+        else:
+            self.kernel_rules.remove(typing.cast(bytes, found))
 
     # -- files -----------------------------------------------------------------------------------
     def write(self, path: str, content: str | bytes, mode: int = 0o644) -> pathlib.Path:

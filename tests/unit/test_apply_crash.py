@@ -9,6 +9,7 @@ import typing
 import pytest
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import ledger
+from ansible_collections.bulkhead.hardening.plugins.module_utils.audit_kernel import shown
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction import apply
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_journal import Journal
 
@@ -67,11 +68,26 @@ def reload(host: ActHost) -> Json:
     )
 
 
+RULES = "/etc/audit/rules.d/50-bulkhead-docker.rules"
+FORMER, KEPT = "-w /etc/passwd -p wa -k docker\n", "-w /etc/docker -p wa -k docker\n"
+
+
+def rules(host: ActHost) -> Json:
+    """Audit rules: one that goes, one that stays and two that come, and a drop-in."""
+    more = "-w /usr/sbin/dockerd -p wa -k docker\n-w /run/new -p wa -F auid!=unset -k docker\n"
+    return plan(
+        file_present(host, RULES, KEPT + more, mode="0640"),
+        operation("audit_load", path=RULES, observed=host.version(RULES)),
+        file_present(host, "/etc/systemd/system/docker.service.d/50-x.conf", "[Service]\n"),
+    )
+
+
 CASES: dict[str, tuple[typing.Callable[[ActHost], Json], list[str], int]] = {
     # plan, containers, how many records there are at least
     "strict": (strict, [], 40),
     "compatible": (compatible, ["web", "db"], 25),
     "reload": (reload, ["web"], 25),
+    "rules": (rules, ["web"], 15),
 }
 
 
@@ -81,6 +97,15 @@ def build(name: str) -> typing.ContextManager[ActHost]:
 
 def prepare(name: str, host: ActHost) -> None:
     host.write(FOREIGN, '{"defaultAction": "SCMP_ACT_ALLOW"}', mode=0o600)
+    if name == "rules":
+        first = apply(
+            host,
+            plan(
+                file_present(host, RULES, FORMER + KEPT, mode="0640"),
+                operation("audit_load", path=RULES, observed="absent"),
+            ),
+        )
+        assert first["transaction"]["outcome"] == "committed", first["msg"]
     if name == "reload":
         first = apply(
             host,
@@ -121,7 +146,8 @@ class Countdown:
 def state(host: ActHost) -> tuple[typing.Any, ...]:
     effective = {"live-restore": False, "shutdown-timeout": 15, **host.daemon.effective}
     mode = oct((host.base / "run/docker.sock").stat().st_mode & 0o7777)
-    return host.tree(), effective, host.pids(), mode
+    audit = sorted(shown(raw) for raw in host.kernel_rules or [])
+    return host.tree(), effective, host.pids(), mode, audit
 
 
 def total(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, tuple[typing.Any, ...]]:
@@ -156,14 +182,15 @@ def interrupted(
         answer = apply(host, plan(operation("disown", kind="user", name="nobody")))
         assert answer["transaction"]["outcome"] == "committed", answer["msg"]
         assert ledger.open_transaction(host) is None
-        tree, effective, pids, mode = state(host)
+        tree, effective, pids, mode, audit = state(host)
         if committed:
-            assert (tree, effective, mode) == (new[0], new[1], new[3])
+            assert (tree, effective, mode, audit) == (new[0], new[1], new[3], new[4])
             return
         assert tree == old[0]
         assert mode == old[3]
         assert effective == old[1]
         assert pids == old[2]
+        assert audit == old[4]
         assert host.daemon.images == {}
         assert [i for i in host.daemon.containers.values() if i["Config"]["Labels"]] == []
 
@@ -195,7 +222,7 @@ def test_a_crash_while_undoing(number: int, monkeypatch: pytest.MonkeyPatch) -> 
         host.daemon.witness_error = None
         answer = apply(host, plan(operation("disown", kind="user", name="nobody")))
         assert answer["transaction"]["outcome"] == "committed", answer["msg"]
-        tree, effective, pids, _ = state(host)
+        tree, effective, pids, *_ = state(host)
         assert (tree, effective, pids) == old[:3]
 
 
@@ -218,7 +245,7 @@ def test_a_reboot_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
         assert host.daemon.start() is None
         assert host.daemon.effective["debug"] is False
         apply(host, plan(operation("disown", kind="user", name="nobody")))
-        tree, effective, _, _ = state(host)
+        tree, effective, *_ = state(host)
         assert (tree, effective) == old[:2]
 
 

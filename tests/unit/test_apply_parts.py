@@ -65,6 +65,7 @@ VALID: list[Json] = [
     operation("disown", kind="subids", user="u"),
     operation("disown", kind="user", name="u"),
     operation("disown", kind="group", name="u"),
+    operation("audit_load", path="/etc/audit/rules.d/50-x.rules", observed="1"),
 ]  # fmt: skip
 
 # Field, value: neither the module nor the schema may take it in an operation that has this field.

@@ -14,8 +14,8 @@ import pytest
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     ledger,
+    audit_rules,
     look,
-    look_auditd,
     look_containers,
     look_files,
     look_images,
@@ -44,7 +44,7 @@ Json = dict[str, typing.Any]
 
 # -- audit rules -----------------------------------------------------------------------------------
 def line(text: str) -> Json | None:
-    return look_auditd.parse(shlex.split(text), lambda path: path.endswith("/dir"))
+    return audit_rules.parse(shlex.split(text), lambda path: path.endswith("/dir"))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_rule_as_the_kernel_tells_it() -> None:
         [(107, len(path), 0x40000000), (106, 2 | 8, 0x40000000), (210, len(key), 0x40000000)],
         path + key,
     )
-    rule = look_auditd.decode(data)
+    rule = audit_rules.decode(data)
     assert (rule["kind"], rule["path"], rule["perm"], rule["key"]) == (
         "dir",
         "/etc/docker",
@@ -127,7 +127,7 @@ def test_a_rule_as_the_kernel_tells_it() -> None:
 @pytest.mark.parametrize("data", [b"", b"\x00" * 16, b"\xff" * 64])
 def test_a_rule_that_is_cut_off_is_an_error(data: bytes) -> None:
     with pytest.raises((ValueError, struct.error)):
-        look_auditd.decode(data)
+        audit_rules.decode(data)
 
 
 # -- images ----------------------------------------------------------------------------------------
