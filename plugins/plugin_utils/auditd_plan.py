@@ -45,7 +45,7 @@ _DATA_ROOT, _CONFIG_DIRECTORY, _UNIT = "1.1.5", "1.1.6", "1.1.7"
 SANE_BACKLOG = 8192
 
 #: Directories that every host has before auditd starts.
-_EVERYWHERE = frozenset(
+EVERYWHERE = frozenset(
     {"/", "/etc", "/etc/default", "/etc/sysconfig", "/etc/systemd/system", "/opt", "/run", "/srv"}
     | {"/usr", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/libexec", "/usr/lib/systemd/system"}
     | {"/usr/local/bin", "/usr/local/sbin", "/var", "/var/lib", "/bin", "/sbin"}
@@ -70,12 +70,12 @@ _PLAIN_PATH = re.compile(r"/[\x21-\x7e]+\Z")
 class Policy:
     """The variables of the role, checked."""
 
-    install: bool
-    data_root_scope: str
-    key: str
-    unwatched: tuple[str, ...]
-    rules: tuple[str, ...]
-    backlog_limit: int
+    install: bool = False
+    data_root_scope: str = SESSIONS
+    key: str = "docker"
+    unwatched: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+    backlog_limit: int = 0
 
 
 def variable(name: str) -> str:
@@ -84,13 +84,14 @@ def variable(name: str) -> str:
 
 
 def read(raw: Json) -> Policy:
-    """Check the variables of ``docker_auditd`` (without their prefix).
+    """Check the variables of ``docker_auditd`` (without their prefix); what is left out is default.
 
     :raises PolicyError: naming the variable, its value and the fix.
     """
-    unlike = sorted({field.name for field in dataclasses.fields(Policy)} ^ set(raw))
-    if unlike:
-        raise PolicyError(variable(unlike[0]), raw.get(unlike[0]), "it is unknown, or missing")
+    known = {field.name: field.default for field in dataclasses.fields(Policy)}
+    for name in sorted(set(raw) - set(known)):
+        raise PolicyError(variable(name), raw[name], f"there is no such variable: {sorted(known)}")
+    raw = {**known, "unwatched": [], "rules": [], **raw}
     if not isinstance(raw["install"], bool):
         raise PolicyError(variable("install"), raw["install"], "set true or false")
     if raw["data_root_scope"] not in SCOPES:
@@ -296,7 +297,7 @@ class _Planner:
         around = [one for one in self.directories if audit_watch.within(path, one)]
         if around:
             path = min(around, key=len)
-        elif parent not in _EVERYWHERE and posixpath.dirname(parent) in _PARENTS_OF_OWN:
+        elif parent not in EVERYWHERE and posixpath.dirname(parent) in _PARENTS_OF_OWN:
             path = parent
         return [f"-w {path} -p {_WANTED} -k {key}"]
 
@@ -329,14 +330,15 @@ class _Planner:
         return rule["path"] not in self.kinds and audit_rules.twin(rule) in self.loaded
 
     def _is_directory(self, path: str) -> bool:
-        return path in self.directories or any(known.startswith(path + "/") for known in self.kinds)
+        below = any(known.startswith(path + "/") for known in self.kinds)
+        return below or self.kinds.get(path) == "directory"
 
     def _early(self, line: str) -> bool:
         """Tell whether auditd may load a rule when it starts; see the head of this file."""
         rule = typing.cast(Json, audit_rules.parse(line.split(), self._is_directory))
         if line.startswith("-w") and rule["kind"] == "dir" and rule["path"].startswith("/run/"):
             return False  # not there yet, so the watch would be made as of a file
-        return posixpath.dirname(rule["path"]) in _EVERYWHERE and " dir=" not in line
+        return posixpath.dirname(rule["path"]) in EVERYWHERE and " dir=" not in line
 
     # -- limits --------------------------------------------------------------------------------
     def _limits(self) -> None:
