@@ -126,6 +126,7 @@ def merge(plans: typing.Sequence[Json]) -> Json:
                 )
             merged["profile"] = plan["profile"]
             merged["profile_reason"] = plan["profile_reason"]
+        merged["profile_reason"] = merged["profile_reason"] or plan["profile_reason"]
         daemon, more = merged["daemon"], plan["daemon"]
         daemon["effect"] = max(daemon["effect"], more["effect"], key=EFFECTS.index)
         daemon["why"] = daemon["why"] + more["why"]

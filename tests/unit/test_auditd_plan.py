@@ -133,7 +133,7 @@ def test_other_places_are_followed(look: Json) -> None:
         moves = {
             "1.1.3": "/opt/docker/dockerd",
             "1.1.5": "/srv/docker",
-            "1.1.18": "/home/x/bin/runc",
+            "1.1.18": "/data/x/bin/runc",
         }
         if thing["control"] in moves:
             thing["path"] = thing["resolved"] = moves[thing["control"]]
@@ -141,7 +141,7 @@ def test_other_places_are_followed(look: Json) -> None:
     # The directory of a program alone, which outlives the program; what may go away waits for Docker.
     assert "-w /opt/docker -p wa -k docker" in lines(plan)
     assert "-w /srv/docker -p wa -F auid!=unset -k docker" in lines(plan)
-    assert "-w /home/x/bin/runc -p wa -k docker" in lines(plan, LATE)
+    assert "-w /data/x/bin/runc -p wa -k docker" in lines(plan, LATE)
     assert "/var/lib/docker" not in contents(plan)[EARLY]
 
 
@@ -211,7 +211,7 @@ def test_a_rule_that_the_next_boot_forgets_does_not_count(look: Json) -> None:
 
 
 def test_rules_of_the_users(look: Json) -> None:
-    more = ["-w /srv/secrets -p rwa -k secrets", "-w /home/x/y -p wa",
+    more = ["-w /srv/secrets -p rwa -k secrets", "-w /data/x/y -p wa",
             "-a never,exit -F dir=/run/containerd -F exe=/usr/bin/backup"]  # fmt: skip
     plan = docker_auditd_plan(look, {"rules": more})
     assert more[0] in lines(plan)
@@ -219,7 +219,7 @@ def test_rules_of_the_users(look: Json) -> None:
     assert lines(plan, LATE) == [
         "-i",
         "-A never,exit -F dir=/run/containerd -F exe=/usr/bin/backup",
-        "-w /home/x/y -p wa",
+        "-w /data/x/y -p wa",
         "-w /run/containerd -p wa -k docker",
     ]
     assert docker_auditd_plan(applied(look, plan), {"rules": more})["operations"] == []
