@@ -208,6 +208,8 @@ class _Planner:
         if self.engine["state"] == "absent":
             return "Docker is not installed"
         if not self.audit["auditd"]["installed"]:
+            if self.policy.install:
+                return "auditd is not installed; a run that is not a dry one installs it"
             return f"auditd is not installed; {variable('install')}: true installs it"
         if self.audit["loaded"] is None or self.audit["persistent"] is None:
             unparsed = [row["reason"] for row in self.audit["unparsed"] if row["line"] is None]

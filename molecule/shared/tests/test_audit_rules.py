@@ -17,7 +17,9 @@ def test_the_kernel_lists_the_rules(host: typing.Any) -> None:
     rules = kernel(host)
     for path in ("/usr/sbin/dockerd", "/etc/docker", "/run/containerd", "/run/docker.sock"):
         assert f"-w {path} -p wa -k docker" in rules
-    assert "-a always,exit -S all -F dir=/var/lib/docker -F perm=wa -F auid!=-1 -F key=docker" in rules
+    assert (
+        "-a always,exit -S all -F dir=/var/lib/docker -F perm=wa -F auid!=-1 -F key=docker" in rules
+    )
     # By path and not by directory: what lies directly in it.
     assert "-w /var/lib/docker -p wa -k docker" in rules
 
