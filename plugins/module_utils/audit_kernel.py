@@ -26,12 +26,15 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
 Identity = tuple[typing.Any, ...]
 
 
-def loaded(host: Host) -> dict[Identity, bytes]:
-    """Return the kernel's rules by what tells them apart.
+def loaded(host: Host) -> dict[Identity, list[bytes]]:
+    """Return the kernel's rules by what tells them apart; one that differs in form alone is a second.
 
     :raises OSError: the kernel has no audit, or does not answer.
     """
-    return {rules.identity(rules.decode(raw)): raw for raw in host.audit(AUDIT_LIST_RULES)}
+    found: dict[Identity, list[bytes]] = {}
+    for raw in host.audit(AUDIT_LIST_RULES):
+        found.setdefault(rules.identity(rules.decode(raw)), []).append(raw)
+    return found
 
 
 def known(texts: typing.Sequence[str]) -> dict[Identity, bytes]:
@@ -59,7 +62,7 @@ def put_back(host: Host, effect: Mapping) -> list[str]:
     except OSError:
         return []
     added, removed = known(effect["added"]), known(effect["removed"])
-    changes = [(now[i], False) for i in added if i in now]
+    changes = [(raw, False) for i in added for raw in now.get(i, [])]
     changes += [(raw, True) for i, raw in removed.items() if i not in now]
     if changes and look_auditd.status(host).get("enabled") == look_auditd.LOCKED:
         return ["%d audit rules stay until the next boot: they are locked" % len(changes)]

@@ -144,7 +144,8 @@ def encode(rule: Mapping) -> bytes:
     # An exception must come before the rules that it is one from.
     flags = _EXIT | (_PREPEND if rule["action"] == "never" else 0)
     action = next(number for number, name in _ACTIONS.items() if name == rule["action"])
-    mask = [0xFFFFFFFF] * (_WORDS - 1) + [0]
+    # The kernel tells two rules apart by the mask too: with another one, auditctl would load a second.
+    mask = [0xFFFFFFFF] * _WORDS
     parts = [flags, action, len(fields), *mask]
     for part in (numbers, values, operators):
         parts += part + blank

@@ -66,8 +66,8 @@ def delta(tx: Transaction) -> Delta:
     for operation in back:
         load.update((i, raw) for i, raw in known(operation["removed"]).items() if i not in now)
         gone.update(known(operation["added"]))
-    unload = {i: now[i] for i in gone if i in now and i not in wanted}
-    return Delta(list(load.values()), list(unload.values()))
+    unload = [raw for i in gone if i not in wanted for raw in now.get(i, [])]
+    return Delta(list(load.values()), unload)
 
 
 def _rules(host: Host, path: str, content: bytes | None) -> list[Json]:

@@ -363,7 +363,7 @@ class _Planner:
     def _files(self) -> None:
         backlog = self.policy.backlog_limit
         wanted = {
-            path: _HEADER + "".join(line + "\n" for line in sorted(lines, key=_exceptions_first))
+            path: _HEADER + "".join(line + "\n" for line in self._in_order(lines))
             for path, lines in self.lines.items()
             if lines
         }
@@ -381,6 +381,14 @@ class _Planner:
         for path, lines in self.lines.items():
             if not self._later() and any(not self._in_kernel(line) for line in lines):
                 self._operation("audit_load", "rules that the kernel lacks", path=path)
+
+    def _in_order(self, lines: typing.Sequence[str]) -> list[str]:
+        """Return exceptions first, then the user's own, then the others in an order that does not
+        change with what is on the host.
+        """
+        own = [line for line in lines if line in self.policy.rules or line.startswith("-A")]
+        own.sort(key=lambda line: not line.startswith("-A"))
+        return own + sorted(set(lines) - set(own))
 
     def _file(self, path: str, content: str | None) -> None:
         item = self.owned.get(path)
@@ -411,7 +419,3 @@ class _Planner:
 
     def _row(self, setting: str, name: str, state: str, **more: typing.Any) -> None:
         self.rows.append(plans.row(setting, variable(name), state, **more))
-
-
-def _exceptions_first(line: str) -> bool:
-    return not line.startswith("-A")

@@ -44,7 +44,7 @@ def test_the_kernels_form_is_the_one_that_auditctl_makes() -> None:
     numbers = [int.from_bytes(raw[i : i + 4], "little") for i in range(0, 1040, 4)]
     head, fields, values, operators, texts = RECORDED
     assert numbers[:3] == head
-    assert numbers[3:66] == [0xFFFFFFFF] * 63
+    assert numbers[3:67] == [0xFFFFFFFF] * 64
     for part, found in ((fields, 67), (values, 131), (operators, 195)):
         assert numbers[found : found + 3] == part
         assert set(numbers[found + 3 : found + 64]) == {0}
@@ -208,6 +208,17 @@ def test_a_rule_that_somebody_elses_file_has_too_stays(host: ActHost) -> None:
     host.write(OTHERS, PASSWD + "\n")
     apply(host, plan(file_absent(host, RULES)))
     assert kernel(host) == [SHOWN_PASSWD]
+
+
+@root
+def test_a_rule_that_the_kernel_has_in_two_forms_goes_in_both(host: ActHost) -> None:
+    placed(host, DOCKERD)
+    assert host.kernel_rules is not None
+    raw = host.kernel_rules[0]
+    host.kernel_rules.append(raw[: 66 * 4] + b"\0\0\0\0" + raw[67 * 4 :])  # another last word
+    assert len(set(kernel(host))) == 1
+    undo(host)
+    assert kernel(host) == []
 
 
 @root
