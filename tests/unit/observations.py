@@ -72,6 +72,14 @@ def file(path: str, kind: str, mode: str, control: str, **more: typing.Any) -> J
     }
 
 
+def watched(control: str, what: str, path: str, kind: str = "file") -> Json:
+    """Return one entry of ``audit.objects``."""
+    return {
+        "control": control, "what": what, "path": path, "resolved": path, "exists": True,
+        "type": kind, "not_applicable": None,
+    }  # fmt: skip
+
+
 _STOCK: Json = {
     "schema": "bulkhead.observation/1",
     "unread": [],
@@ -119,6 +127,30 @@ _STOCK: Json = {
         file("/run/docker.sock", "socket", "0660", "3.16", gid=999, group="docker"),
     ],
     "units": {"docker.socket": {"load_state": "loaded", "socket_mode": "0660"}},
+    "audit": {
+        "enabled": 1,
+        "failure": 1,
+        "rate_limit": 0,
+        "backlog_limit": 8192,
+        "lost": 0,
+        "reason": None,
+        "auditd": {
+            "installed": True,
+            "running": True,
+            "pid": 300,
+            "auditctl": "/usr/sbin/auditctl",
+            "unit_state": "active",
+            "enabled": "enabled",
+        },
+        "loaded": [],
+        "persistent": [],
+        "unparsed": [],
+        "rules_files": [],
+        "objects": [
+            watched("1.1.3", "dockerd", "/usr/sbin/dockerd"),
+            watched("1.1.5", "data root", "/var/lib/docker", "directory"),
+        ],
+    },
     "scope_dropins": [],
     "seccomp_profiles": [],
     "subids": {"subuid": [], "subgid": [], "subuid_version": "v1", "subgid_version": "v2"},

@@ -109,6 +109,7 @@ def test_names_that_are_templates_or_escapes_are_inert(
         volumes=[{"name": template}],
     )
     look["containers"][0]["labels"] = {"org.opencontainers.image.title": template}
+    look["audit"]["objects"][0].update(what=template, path=template, resolved=f"/{template}")
     look["containers"][0]["config"]["mounts"] = [{"source": template}]
     done = play(look, "-e", "docker_daemon_profile=strict", "-vvv")
     assert "docker_harden : Harden | act" in done.stdout

@@ -31,8 +31,6 @@ def test_rules_of_others_were_kept(host: typing.Any) -> None:
 def test_the_rules_are_placed_for_the_next_boot(host: typing.Any) -> None:
     rules = host.file("/etc/audit/rules.d/50-bulkhead-docker.rules")
     assert (rules.user, rules.group, rules.mode) == ("root", "root", 0o640)
-    # None of them is one at which auditd would stop.
-    assert host.run("augenrules --check").rc == 0
     dropin = host.check_output("systemctl show docker.service --property ExecStartPost")
     assert "/etc/audit/rules.d/50-bulkhead-docker.late" in dropin
 
