@@ -61,7 +61,12 @@ def delta(tx: Transaction) -> Delta:
     wanted, gone, back = _wanted(tx), _gone(tx), tx.plan.of("audit_back")
     if not (wanted or gone or back):
         return Delta([], [])
-    now = loaded(tx.host)
+    try:
+        now = loaded(tx.host)
+    except OSError:
+        if wanted:
+            raise
+        return Delta([], [])  # a kernel without audit has nothing to give back
     load = {i: rules.encode(rule) for i, rule in wanted.items() if i not in now}
     for operation in back:
         load.update((i, raw) for i, raw in known(operation["removed"]).items() if i not in now)

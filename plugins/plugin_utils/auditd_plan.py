@@ -78,6 +78,11 @@ class Policy:
     backlog_limit: int = 0
 
 
+def _may_come(control: str, path: str) -> bool:
+    """Tell whether something that is absent is watched too: it may come with this very plan."""
+    return control in (_CONFIG_DIRECTORY, _UNIT) and posixpath.dirname(path) in EVERYWHERE
+
+
 def variable(name: str) -> str:
     """Return a variable's name as users write it."""
     return f"{ROLE}_{name}"
@@ -242,8 +247,7 @@ class _Planner:
         absent = []
         for thing in [*self.audit["objects"], self.dropins]:
             path = thing["resolved"] or thing["path"]
-            # The directory of daemon.json may come with this very plan.
-            if not path or not (thing["exists"] or thing["control"] in (_CONFIG_DIRECTORY, _UNIT)):
+            if not path or not (thing["exists"] or _may_come(thing["control"], path)):
                 absent.append(thing["path"] or thing["what"])
             elif thing["exists"] and thing["type"] == "other":
                 absent.append(f"{thing['path']} (no file)")

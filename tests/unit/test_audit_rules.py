@@ -298,6 +298,14 @@ def test_a_kernel_without_audit_takes_no_rules(host: ActHost) -> None:
     assert "Protocol not supported" in answer["msg"]
 
 
+@root
+def test_a_kernel_without_audit_has_nothing_to_give_back(host: ActHost) -> None:
+    placed(host, DOCKERD)
+    host.kernel_rules = None
+    answer = apply(host, plan(file_absent(host, RULES)))
+    assert answer["transaction"]["outcome"] == "committed", answer["msg"]
+
+
 def test_a_look_tells_the_kernels_rules_and_those_in_files(host: ActHost) -> None:
     load(host, PASSWD)
     host.write(OTHERS, DOCKERD + "\n-b 8192\n")

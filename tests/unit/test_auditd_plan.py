@@ -167,6 +167,14 @@ def test_a_data_root_that_auditd_may_not_find_waits_for_docker(look: Json) -> No
     ]
 
 
+@pytest.mark.parametrize(("path", "there"), [("/etc/docker", True), ("/srv/none/etc", False)])
+def test_a_directory_that_this_very_plan_may_make(look: Json, path: str, there: bool) -> None:
+    thing = next(t for t in look["audit"]["objects"] if t["control"] == "1.1.6")
+    thing.update(path=path, resolved=path, exists=False, type="absent")
+    # Where the directory above is missing too, the kernel would not take the rule.
+    assert (f"-w {path} -p wa -k docker" in str(contents(docker_auditd_plan(look, {})))) is there
+
+
 def test_the_scope_of_the_data_root(look: Json) -> None:
     plan = docker_auditd_plan(look, {"data_root_scope": "recursive", "key": "dock"})
     assert [line for line in lines(plan) if "/var/lib/docker" in line] == [
