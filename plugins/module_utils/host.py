@@ -107,6 +107,15 @@ class Host:
         """Read a file as UTF-8, replacing what does not decode. Raises OSError."""
         return self.read_bytes(path, limit).decode("utf-8", "replace")
 
+    def read_tail(self, path: str, limit: int) -> str:
+        """Read the last ``limit`` bytes of a file as :meth:`read_text` does. Raises OSError."""
+        fd = self._open_quietly(path)
+        try:
+            size = os.fstat(fd).st_size
+            return os.pread(fd, limit, max(0, size - limit)).decode("utf-8", "replace")
+        finally:
+            os.close(fd)
+
     def lstat(self, path: str) -> os.stat_result | None:
         """Return the stat of ``path`` itself (links are not followed), or None when absent."""
         try:

@@ -17,7 +17,9 @@ An ITEM is one of
 ``{"kind": "json_key", "path", "key", "member"?, "had_before", "before": value, "created_file",
 "created_map", "sha256"}`` (with ``member`` it is that one member of the map under ``key``),
 ``{"kind": "file", "path", "had_before", "before": None | {"image", "mode", "uid", "gid"},
-"sha256"}``,
+"sha256"}`` (with ``profile`` it is an AppArmor profile of that name: ``policy`` is the digest of what
+the kernel took, None where it does not tell; ``compiled``, None or the image of what it held under
+that name before; ``loaded_at``, in seconds since the epoch),
 ``{"kind": "mode", "path", "before": {"mode", "uid", "gid"}, "mode", "uid", "gid"}``,
 ``{"kind": "subids", "user", "subuid": None | {"start", "count"}, "subgid": (likewise),
 "created": [PATH, ...]}`` (``created``: which of both files were not there before),
@@ -26,6 +28,7 @@ An ITEM is one of
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -34,6 +37,7 @@ import re
 import stat as stat_module
 import typing
 
+from ansible_collections.bulkhead.hardening.plugins.module_utils import apparmor
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import MAX_FILE_BYTES, Host
 
 STATE_DIRECTORY = "/var/lib/bulkhead"
@@ -56,7 +60,7 @@ NO_CONFIG = "absent"
 #: A transaction's id: UTC time, then microseconds, so that names sort by age.
 TRANSACTION_ID = re.compile(r"\A\d{8}T\d{6}Z-\d{6}\Z")
 
-_SHOWN_FIELDS = ("kind", "path", "key", "member", "user", "name", "flags")
+_SHOWN_FIELDS = ("kind", "path", "key", "member", "user", "name", "flags", "profile")
 _SCHEMA = re.compile(r"\Abulkhead\.ledger/(\d+)\Z")
 _ANY_JOURNAL = re.compile(r"\Abulkhead\.journal/\d+\Z")
 
@@ -288,7 +292,10 @@ def owned_items(
 
     ``{ROLE: [{"kind", "path"?, "key"?, "member"?, "user"?, "name"?, "flags"?, "version"?, "intact"}]}``;
     ``version`` is that of the file at ``path``; ``intact`` is false when somebody changed or removed
-    the thing since. Reads the files it names; never raises.
+    the thing since. An AppArmor profile also has ``profile``, ``sha256`` (of its text as it is now,
+    which everybody may read and which holds no secret), ``in_kernel`` (the kernel holds what was
+    loaded) and ``can_restore`` (what the kernel held before is kept). Reads the files it names;
+    never raises.
     """
     documents: dict[str, typing.Any] = {}
     answer: dict[str, list[dict[str, typing.Any]]] = {}
@@ -302,9 +309,30 @@ def owned_items(
             if "path" in row:
                 row["version"] = host.version(str(row["path"]))
             row["intact"] = item_intact(host, item, documents)
+            if "profile" in item:
+                row.update(_profile_row(host, item))
             rows.append(row)
         answer[str(role)] = rows
     return answer
+
+
+def _profile_row(host: Host, item: dict[str, typing.Any]) -> dict[str, typing.Any]:
+    sha256 = None
+    with contextlib.suppress(OSError):
+        sha256 = hashlib.sha256(host.read_bytes(str(item.get("path")))).hexdigest()
+    return {
+        "sha256": sha256,
+        "in_kernel": in_kernel(host, item),
+        "can_restore": item.get("compiled") is not None,
+    }
+
+
+def in_kernel(host: Host, item: dict[str, typing.Any]) -> bool:
+    """Tell whether the kernel still holds the AppArmor profile that was loaded for an item."""
+    policy = apparmor.loaded(host, str(item["profile"]))
+    if policy is None:
+        return False
+    return None in (policy.digest, item.get("policy")) or policy.digest == item["policy"]
 
 
 def item_intact(

@@ -17,6 +17,7 @@ import sys
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     history,
     ledger,
+    look_apparmor,
     look_systemd,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
@@ -166,33 +167,16 @@ def table(
 
 
 # -- kernel ------------------------------------------------------------------------------------
-def security_modules(host: Host, notes: Notes) -> Mapping:
-    """Return the section ``lsm``."""
+def security_modules(host: Host, notes: Notes, daemon: int | None) -> Mapping:
+    """Return the section ``lsm``.
+
+    :param daemon: process id of dockerd, None when it does not run.
+    """
     return {
         "active": [name for name in _line(host, "/sys/kernel/security/lsm").split(",") if name],
-        "apparmor": _apparmor(host, notes),
+        "apparmor": look_apparmor.section(host, notes, daemon),
         "selinux": _selinux(host),
     }
-
-
-def _apparmor(host: Host, notes: Notes) -> Mapping:
-    enabled = _line(host, "/sys/module/apparmor/parameters/enabled") == "Y"
-    if not enabled:
-        return {"enabled": False, "profiles": None, "profile_list": None}
-    path = "/sys/kernel/security/apparmor/profiles"
-    profiles: dict[str, str] | None = None
-    try:
-        profiles = {}
-        for line in host.read_text(path).splitlines():
-            match = re.match(r"(.*) \((\w+)\)\Z", line)
-            if match:
-                profiles[match.group(1)] = match.group(2)
-    except OSError as exc:
-        profiles = None
-        notes.add("lsm", path, os_reason(exc))
-    rows = [{"name": name, "mode": mode} for name, mode in sorted((profiles or {}).items())]
-    listed = rows if profiles is not None else None
-    return {"enabled": True, "profiles": profiles, "profile_list": listed}
 
 
 def _selinux(host: Host) -> Mapping:

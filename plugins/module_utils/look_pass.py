@@ -203,7 +203,15 @@ class Pass:
 
     def security_modules(self) -> Mapping:
         """Return the section ``lsm``."""
-        return mapping(self.once("lsm", lambda: look_host.security_modules(self.host, self.notes)))
+
+        def read() -> Mapping:
+            try:
+                pid = self.daemon().pid
+            except UnreadableError:
+                pid = None
+            return look_host.security_modules(self.host, self.notes, pid)
+
+        return mapping(self.once("lsm", read))
 
     def containerd(self) -> Mapping:
         """Return the section ``containerd``. Raises UnreadableError."""

@@ -30,10 +30,11 @@ def prune(host: Host, ledger: dict[str, typing.Any]) -> None:
     """
     kept = set(ledger_module.transaction_ids(host)[-KEPT_TRANSACTIONS:])
     kept |= {
-        str((item.get("before") or {}).get("image", "")).partition("/")[0]
+        str((item.get(name) or {}).get("image", "")).partition("/")[0]
         for items in ledger["owned"].values()
         for item in items
         if item.get("kind") == "file"
+        for name in ("before", "compiled")
     }
     known = {entry.identifier: entry for entry in history.entries(host)}
     kept |= {identifier for identifier, entry in known.items() if not entry.end}

@@ -31,6 +31,9 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.host import (
 from ansible_collections.bulkhead.hardening.plugins.module_utils.runs import (
     make_state_directories,
 )
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_apparmor import (
+    profiles,
+)
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_audit import (
     audit_rules,
 )
@@ -386,6 +389,7 @@ STEPS = (
     Step("stage", stage),
     Step("validate", validate_config),
     Step("units", units),
+    Step("apparmor", profiles),
     Step("live_restore", live_restore),
     Step("daemon_json", daemon_json),
     Step("modes", modes),

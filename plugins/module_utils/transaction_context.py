@@ -106,6 +106,19 @@ class Target:
         return (meta.mode, meta.uid, meta.gid) != (now.mode, now.uid, now.gid)
 
 
+class Profile(typing.NamedTuple):
+    """An AppArmor profile that the kernel is to follow the file of; see apparmor.follow.
+
+    ``compiled``: the path of what the kernel held before it was ours; ``theirs``: somebody put another
+    policy in its place, so that the kernel is left alone; ``unloaded``: its file is not to be loaded.
+    """
+
+    name: str
+    compiled: str | None = None
+    theirs: bool = False
+    unloaded: bool = False
+
+
 class Transaction:
     """One run of the steps, and what they hand to each other."""
 
@@ -145,12 +158,15 @@ class Transaction:
         self.old_document: Json = {}
         self.new_document: Json = {}
         self.targets: list[Target] = []
+        self.profiles: list[Profile] = []
         self.arguments: list[str] = []
         self.flags: dict[str, str] = {}
         self.diff: list[Json] = []
         self.daemon = Daemon(host, None, daemon_timeout)
         # what later steps leave
         self.images: dict[str, Json | None] = {}
+        #: by profile, the image of what the kernel held under its name
+        self.compiled: dict[str, Json | None] = {}
         self.directories: list[str] = []
         self.witness: Json | None = None
 

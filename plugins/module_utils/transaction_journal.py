@@ -28,6 +28,7 @@ import stat as stat_module
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
+    apparmor,
     audit_kernel,
     health,
     ledger as ledger_module,
@@ -81,6 +82,7 @@ class Journal:
             os.fsync(opened)
         self._images: dict[str, Json | None] = {}
         self._count = 0
+        self._kept = 0
         if begin is not None:
             self.write(
                 dict(begin, record="begin", schema=ledger_module.JOURNAL_SCHEMA, id=identifier)
@@ -131,18 +133,18 @@ class Journal:
             except FileNotFoundError:
                 self._images[path] = None
             else:
-                name = "%s/%s/%04d" % (
-                    self._directory,
-                    ledger_module.IMAGES_NAME,
-                    len(self._images) + 1,
-                )
-                files.stage(self._host, name, content, files.PRIVATE)
-                self._images[path] = {
-                    "image": name,
-                    "sha256": digest(content),
-                    "meta": meta.as_json(),
-                }
+                self._images[path] = self._save("%04d" % (len(self._images) + 1), content, meta)
         return self._images[path]
+
+    def keep(self, content: bytes) -> Json:
+        """Save what is no file of the host's, as :meth:`image` does."""
+        self._kept += 1
+        return self._save("kept-%04d" % self._kept, content, files.PRIVATE)
+
+    def _save(self, name: str, content: bytes, meta: files.Meta) -> Json:
+        path = "%s/%s/%s" % (self._directory, ledger_module.IMAGES_NAME, name)
+        files.stage(self._host, path, content, files.PRIVATE)
+        return {"image": path, "sha256": digest(content), "meta": meta.as_json()}
 
     # -- files ---------------------------------------------------------------------------------
     def replace(
@@ -262,6 +264,7 @@ class Undo:
                 self._modes,
                 self._staged,
                 self._files,
+                self._profiles,
                 self._units,
                 self._audit_rules,
                 self._daemon,
@@ -394,6 +397,19 @@ class Undo:
             return True
         self.notes.append("%s was changed by somebody else, and is left alone" % path)
         return False
+
+    def _profiles(self) -> None:
+        """Let the kernel hold the profiles of before, whose files are back by now."""
+        found = {effect["profile"]: effect for effect in self._effects("apparmor")}
+        for name, effect in found.items():  # the first one of each
+            self._attempt(self._profile, name, effect)
+
+    def _profile(self, name: str, effect: Json) -> None:
+        image = effect["before"]
+        compiled = image["image"] if image else None
+        note = apparmor.follow(self._host, name, compiled, unloaded=not effect["loaded"])
+        if note:
+            self.notes.append(note)
 
     def _units(self) -> None:
         if self._effects("units"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import typing
 
-from ansible_collections.bulkhead.hardening.plugins.module_utils import audit_rules
+from ansible_collections.bulkhead.hardening.plugins.module_utils import apparmor, audit_rules
 from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import OPTIONS
 from ansible_collections.bulkhead.hardening.plugins.module_utils.flags_dropin import FLAGS_DROPIN
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import HostError
@@ -206,6 +206,11 @@ def _rules_path(value: typing.Any) -> str | None:
     return reason
 
 
+def _profile(value: typing.Any) -> str | None:
+    valid = isinstance(value, str) and apparmor.NAME.match(value)
+    return None if valid else "is not the name of a profile that is also a file's"
+
+
 def _keys(value: typing.Any) -> str | None:
     if not isinstance(value, list) or not value or len(set(map(str, value))) != len(value):
         return "is not a list of different keys"
@@ -241,6 +246,12 @@ _OPERATIONS: dict[str, dict[str, _Check]] = {
         "observed": _text,
     },
     "file_absent": {"path": _allowed_path, "observed": _text},
+    "apparmor_profile": {
+        "path": _allowed_path,
+        "profile": _profile,
+        "content": _content,
+        "observed": _text,
+    },
     "flags_taken": {"path": _flags_path, "keys": _keys, "observed": _text},
     "audit_load": {"path": _rules_path, "observed": _text},
     "json_set": {
@@ -282,14 +293,17 @@ def _operation(raw: typing.Any, where: str) -> None:
     else:
         _one_of(kind, (*_OPERATIONS, "disown"), where + ".op")
         fields = dict(_COMMON, **_OPERATIONS[typing.cast(str, kind)])
-    _fields(raw, "%s (%s)" % (where, kind), dict(fields, op=_text))
+    where = "%s (%s)" % (where, kind)
+    _fields(raw, where, dict(fields, op=_text))
+    if kind == "apparmor_profile" and raw["path"] != apparmor.path_of(raw["profile"]):
+        raise HostError("%s: path is not that of the profile %s" % (where, raw["profile"]))
 
 
 def _subject(operation: Operation) -> tuple[str, ...]:
     """Return what an operation is about; two on the same would contradict each other."""
     kind = str(operation["op"])
     group = {"file_absent": "file", "file_present": "file", "json_set": "key", "json_remove": "key"}
-    group.update(mode_restore="mode", flags_taken="file")
+    group.update(mode_restore="mode", flags_taken="file", apparmor_profile="file")
     group.update(subid_absent="subid_present", user_absent="user_present")
     group["group_absent"] = "group_present"
     names = ("kind", "path", "key", "member", "user", "name")

@@ -14,6 +14,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     history,
     ledger as ledger_module,
     look,
+    transaction_apparmor,
     transaction_audit,
     transaction_diff as diffs,
     transaction_files as files,
@@ -79,6 +80,7 @@ def precheck(tx: Transaction) -> str:
     _read_config(tx)
     _plan_targets(tx)
     transaction_audit.check_rules(tx)
+    transaction_apparmor.check_profiles(tx)
     _check_modes(tx)
     _check_accounts(tx)
     check_removals(tx)
@@ -241,7 +243,7 @@ def _resolve_flags(tx: Transaction) -> None:
     """Turn the operation on flags, which names keys alone, into the file that it stands for."""
     operations = []
     loaded = ((tx.before.get("units") or {}).get(UNIT) or {}).get("load_state") == "loaded"
-    for operation in tx.plan.operations:
+    for operation in map(transaction_apparmor.resolve, tx.plan.operations):
         if operation["op"] == "flags_taken":
             content = take_flags(tx, operation["keys"])
             fields = {"content": content, "mode": "0600", "owner": "root", "group": "root"}
@@ -266,6 +268,9 @@ def _plan_targets(tx: Transaction) -> None:
         else:
             target = _target_of_removal(tx, operation, old)
         tx.targets.append(target)
+        profile = transaction_apparmor.of_operation(tx, operation)
+        if profile is not None:
+            tx.profiles.append(profile)
 
 
 def _target_of_removal(
@@ -386,6 +391,7 @@ def check(tx: Transaction) -> str:
         or any(account_missing(tx, op) for op in tx.plan.operations)
         or bool(tx.plan.of("subid_absent", "user_absent", "group_absent"))
         or (tx.running and tx.plan.effect != "none")
+        or bool(tx.profiles)
         or _owned_differs(tx)
         or any(transaction_audit.delta(tx))
     )
@@ -449,6 +455,7 @@ def _differences(tx: Transaction) -> list[Json]:
             wanted = diffs.mode_text(**wanted_mode(tx, operation, st))
             rows.append(diffs.row(operation["path"], diffs.mode_of(st) + "\n", wanted + "\n"))
     rows += transaction_audit.rows(tx)
+    rows += transaction_apparmor.rows(tx)
     return rows + diffs.removed_account_rows(tx.plan.operations, tx.ownership)
 
 

@@ -18,6 +18,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     ledger as ledger_module,
     look,
     retention,
+    transaction_apparmor,
     transaction_files as files,
     validate,
 )
@@ -417,6 +418,7 @@ def _own_files(tx: Transaction) -> None:
             item = {"kind": "file", "path": path, "had_before": target.old is not None}
             item["before"] = _image_reference(tx, target, image)
         item = dict(item, sha256=digest(target.content))
+        item.update(transaction_apparmor.owned(tx, operation, item))
         if "keys" in operation:  # whose flags this file takes
             item["flags"] = sorted(operation["keys"])
         tx.ownership.put(operation["role"], item)

@@ -20,6 +20,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     health,
     history,
     ledger as ledger_module,
+    transaction_apparmor,
     transaction_files as files,
     validate,
 )
@@ -34,6 +35,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction imp
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_context import (
     Json,
+    Profile,
     Target,
     Transaction,
     read,
@@ -197,6 +199,7 @@ class _Reversal:
         self._check_later()
         self._config()
         self._files()
+        self._profiles()
         self._modes()
         self._accounts()
         self._audit_rules()
@@ -206,6 +209,7 @@ class _Reversal:
         effect, why = self._effect()
         tx.plan = tx.plan._replace(effect=effect, why=why)
         check_daemon(tx)
+        transaction_apparmor.check_profiles(tx)
         check_removals(tx)
         check_containers(tx)
         self._check_hidden(accept_hidden_data)
@@ -327,6 +331,19 @@ class _Reversal:
             if path == FLAGS_DROPIN:
                 former = Ownership(self._old_ledger["owned"]).find("file", path=path) or {}
                 take_flags(tx, former.get("flags") or ())
+
+    def _profiles(self) -> None:
+        for effect in self._entry.effects("apparmor"):
+            image = effect["before"]
+            if image is not None:
+                read_image(self._tx.host, image)
+            self._tx.profiles.append(
+                Profile(
+                    effect["profile"],
+                    compiled=image["image"] if image else None,
+                    unloaded=not effect["loaded"],
+                )
+            )
 
     def _modes(self) -> None:
         tx = self._tx

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import typing
 
+from ansible_collections.bulkhead.hardening.plugins.module_utils import apparmor
 from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import OPTIONS
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import plan as plans
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
@@ -75,6 +76,8 @@ class _Planner:
         self._keys: list[str] = []
         self._in_file: Json = self._config.get("keys") or {}
         self._flags_back = False
+        #: AppArmor profiles that go, each with the containers that use it
+        self._used_profiles: dict[str, list[str]] = {}
 
     # -- one thing -----------------------------------------------------------------------------
     def give_back(self, role: str, item: Json) -> None:
@@ -93,6 +96,7 @@ class _Planner:
         elif kind in ("file", "mode"):
             names["observed"] = item["version"]
             self._flags_back = self._flags_back or "flags" in item
+            self._profile(item)
         self._operation(_GIVE_BACK[kind], role, **names)
 
     def _not_ours(self, item: Json) -> str | None:
@@ -113,6 +117,13 @@ class _Planner:
         if item["kind"] == "json_key" and item["path"] != self._config["path"]:
             return f"the daemon reads {self._config['path']} by now: it is left as it is"
         return None
+
+    def _profile(self, item: Json) -> None:
+        """Note who uses an AppArmor profile; the engine has another docker-default of its own."""
+        name = item.get("profile")
+        using = apparmor.users(self._look.get("containers") or [], name) if name else []
+        if name and using and name != apparmor.DEFAULT_PROFILE:
+            self._used_profiles[name] = using
 
     def _operation(self, op: str, role: str, **fields: typing.Any) -> None:
         self._plan["operations"].append(
@@ -159,6 +170,13 @@ class _Planner:
 
     def _blocked(self, restart: bool, remap: bool) -> Json | None:
         """Return reason, affected names and accepting variable, or None when it is safe."""
+        if self._used_profiles:
+            profiles = ", ".join(sorted(self._used_profiles))
+            return {
+                "reason": f"these containers use the AppArmor profile that goes ({profiles}); start "
+                "them under another one first",
+                "affected": sorted({name for using in self._used_profiles.values() for name in using}),
+            }
         if (
             remap
             and not self._running
