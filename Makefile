@@ -80,7 +80,7 @@ types: ## mypy --strict on plugins, filters, lab and tools
 
 .PHONY: unit
 unit: ## Unit tests: make unit ARGS='-k profile'
-	@$(WITH_TOOLS) --package chromium -- python -m pytest $(ARGS)
+	@$(WITH_TOOLS) --package apparmor --package chromium -- python -m pytest $(ARGS)
 
 .PHONY: oldest
 oldest: ## The tests that depend on ansible-core, on the oldest release that is supported

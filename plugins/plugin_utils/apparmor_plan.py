@@ -194,7 +194,9 @@ class _Planner:
         if name == profiles.DEFAULT_NAME:
             using = apparmor.users(self.containers, name)
         if difference is None:
-            self._row(name, "ok", self._outlook(name), wanted=mode, affected=using)
+            outlook = self._outlook(name)
+            state = "ok" if outlook is None else "pending"
+            self._row(name, state, outlook, wanted=mode, affected=using)
             return
         self._row(name, "change", difference, wanted=mode, affected=using)
         self._operation(

@@ -73,7 +73,7 @@ def _line(row: Json) -> str:
 
 def summary(plan: Json) -> list[str]:
     """Return lines that say what a plan changes and what it leaves."""
-    lines = [plain(plan["profile_reason"])]
+    lines = [plain(plan["profile_reason"])] if plan["profile_reason"] else []
     if plan["profile"] is not None:
         lines = [f"profile {plan['profile']}: {lines[0]}"]
     for state in _TOLD:

@@ -30,6 +30,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_options im
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_systemd import Service
 
 from . import fake_engine
+from .fake_apparmor import FakeAppArmor
 from .fake_engine import BOOTED_AT, FakeEngine, FakeHost, Json, identifier, inspection
 
 CONFIG = "/etc/docker/daemon.json"
@@ -317,6 +318,7 @@ class ActHost(FakeHost):
         for path in ("/var/lib", "/etc/systemd/system", "/usr/sbin"):
             (root / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
         self.write("/usr/sbin/nologin", "", 0o755)
+        self.apparmor = FakeAppArmor(self)
 
     def read_command(self) -> None:
         """Take the daemon's command line from its unit, as systemd would at a start."""
@@ -366,6 +368,10 @@ class ActHost(FakeHost):
         if name == "systemctl" and "docker.service" in argv and "docker.socket" not in argv:
             text = fake_engine.unit_properties("docker.service", **self.service)
             return Completed(0, text + "\n", "")
+        if name == "apparmor_parser":
+            if argv[1] != "--version":
+                self.calls.append("apparmor_parser " + argv[1])
+            return self.apparmor.run(argv[1:], stdin)
         if name == "journalctl":
             return Completed(0, "\n".join(self.daemon.log), "")
         if name in ("groupadd", "groupdel", "useradd", "userdel", "usermod"):
@@ -535,6 +541,18 @@ def file_present(host: FakeHost, path: str, content: str, mode: str = "0644") ->
 def file_absent(host: FakeHost, path: str) -> Json:
     """Return the operation that removes a file."""
     return operation("file_absent", path=path, observed=host.version(path))
+
+
+def profile(host: FakeHost, name: str, *rules: str, mode: str = "enforce") -> Json:
+    """Return the operation that places an AppArmor profile and loads it."""
+    flags = " flags=(complain)" if mode == "complain" else ""
+    content = "profile %s%s {\n%s}\n" % (name, flags, "".join("  %s,\n" % rule for rule in rules))
+    path = "/etc/apparmor.d/" + name
+    return dict(
+        operation("apparmor_profile", path=path, profile=name, content=content,
+                  observed=host.version(path)),
+        role="docker_apparmor",
+    )  # fmt: skip
 
 
 def accounts(host: FakeHost, name: str = "bulkhead-userns", start: int = 300000) -> list[Json]:

@@ -24,6 +24,7 @@ from .fakes import (
     json_set,
     operation,
     plan,
+    profile,
 )
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="changes owners, as root does")
@@ -82,12 +83,23 @@ def rules(host: ActHost) -> Json:
     )
 
 
+def profiles(host: ActHost) -> Json:
+    """AppArmor profiles that come, change and go, and one in the place of the engine's own."""
+    return plan(
+        profile(host, "docker-new", "file"),
+        profile(host, "docker-upgraded", "file", "network"),
+        profile(host, "docker-default", "file"),
+        file_absent(host, "/etc/apparmor.d/docker-gone"),
+    )
+
+
 CASES: dict[str, tuple[typing.Callable[[ActHost], Json], list[str], int]] = {
     # plan, containers, how many records there are at least
     "strict": (strict, [], 40),
     "compatible": (compatible, ["web", "db"], 25),
     "reload": (reload, ["web"], 25),
     "rules": (rules, ["web"], 15),
+    "profiles": (profiles, ["web"], 30),
 }
 
 
@@ -115,6 +127,10 @@ def prepare(name: str, host: ActHost) -> None:
                 effect="reload",
             ),
         )
+        assert first["transaction"]["outcome"] == "committed", first["msg"]
+    if name == "profiles":
+        names = ("docker-upgraded", "docker-gone")
+        first = apply(host, plan(*(profile(host, name, "file") for name in names)))
         assert first["transaction"]["outcome"] == "committed", first["msg"]
 
 
@@ -147,7 +163,8 @@ def state(host: ActHost) -> tuple[typing.Any, ...]:
     effective = {"live-restore": False, "shutdown-timeout": 15, **host.daemon.effective}
     mode = oct((host.base / "run/docker.sock").stat().st_mode & 0o7777)
     audit = sorted(shown(raw) for raw in host.kernel_rules or [])
-    return host.tree(), effective, host.pids(), mode, audit
+    policies = dict(host.apparmor.policies)
+    return host.tree(), effective, host.pids(), mode, audit, policies
 
 
 def total(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, tuple[typing.Any, ...]]:
@@ -182,10 +199,11 @@ def interrupted(
         answer = apply(host, plan(operation("disown", kind="user", name="nobody")))
         assert answer["transaction"]["outcome"] == "committed", answer["msg"]
         assert ledger.open_transaction(host) is None
-        tree, effective, pids, mode, audit = state(host)
+        tree, effective, pids, mode, audit, policies = state(host)
         if committed:
-            assert (tree, effective, mode, audit) == (new[0], new[1], new[3], new[4])
+            assert (tree, effective, mode, audit, policies) == (new[0], new[1], *new[3:])
             return
+        assert policies == old[5]
         assert tree == old[0]
         assert mode == old[3]
         assert effective == old[1]

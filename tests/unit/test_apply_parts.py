@@ -66,6 +66,8 @@ VALID: list[Json] = [
     operation("disown", kind="user", name="u"),
     operation("disown", kind="group", name="u"),
     operation("audit_load", path="/etc/audit/rules.d/50-x.rules", observed="1"),
+    operation("apparmor_profile", path="/etc/apparmor.d/docker-x", profile="docker-x",
+              content="profile docker-x {}\n", observed="absent"),
 ]  # fmt: skip
 
 # Field, value: neither the module nor the schema may take it in an operation that has this field.
@@ -79,6 +81,7 @@ INVALID = [
     ("path", "/etc/docker/"), ("path", ""), ("path", "/etc/docker/."),
     ("mode", "644"), ("mode", "0666"), ("mode", "4755"), ("mode", 420), ("mode", "0648"),
     ("content", 3), ("key", ""), ("member", ""), ("value", None), ("extra", 1), ("kind", "thing"),
+    ("profile", "Docker"), ("profile", "a/b"), ("profile", ""), ("profile", "x.dpkg-new"),
 ]  # fmt: skip
 
 
@@ -158,6 +161,12 @@ def test_daemon(daemon: Json, fits: bool, accepts: typing.Callable[[Json], bool]
     document = plan(VALID[0], **daemon)
     assert module_accepts(document) is fits
     assert accepts(document) is fits
+
+
+def test_a_profile_lies_where_its_name_says() -> None:
+    row = {**VALID[-1], "path": "/etc/apparmor.d/docker-y"}
+    with pytest.raises(HostError, match="path is not that of the profile docker-x"):
+        parse_plan(plan(row))
 
 
 def test_two_operations_on_one_thing() -> None:

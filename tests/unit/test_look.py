@@ -923,7 +923,8 @@ def test_without_privileges(monkeypatch: pytest.MonkeyPatch) -> None:
         ("storage", "containerd_root", reason),
         ("engine", "/proc/812/environ", "Permission denied"),
     ]
-    assert answer["lsm"]["apparmor"] == {"enabled": True, "profiles": None, "profile_list": None}
+    apparmor = answer["lsm"]["apparmor"]
+    assert (apparmor["enabled"], apparmor["profiles"], apparmor["profile_list"]) == (True, None, None)
     assert answer["engine"]["options"]["hosts"]["effective"] == ["fd://"]
 
 

@@ -16,14 +16,19 @@ copy() {
     [ -e "$root/$path" ] || cp -L "$path" "$root/$path"
   done
 }
-for program in /usr/sbin/nginx /usr/bin/dash /usr/bin/ping /usr/bin/top /usr/bin/touch /usr/bin/cat; do
+for program in /usr/sbin/nginx /usr/bin/dash /usr/bin/env /usr/bin/ping /usr/bin/top /usr/bin/touch /usr/bin/cat; do
   path=$program
   [ -e "$path" ] || path=${program#/usr}
   copy "$path"
   copy $(ldd "$path" | grep -o '/[^ )]*')
 done
 ln -s dash "$root/usr/bin/sh"
-cp -rL /usr/share/terminfo "$root/usr/share/" 2>/dev/null || cp -rL /lib/terminfo "$root/lib/" 2>/dev/null || true
+for terminals in /usr/share/terminfo /lib/terminfo; do  # without them top says nothing
+  if [ -d "$terminals" ]; then
+    mkdir -p "$root$terminals"
+    cp -r "$terminals/." "$root$terminals"
+  fi
+done
 copy $(find /usr/lib /lib -name 'libnss_files*' | head -n 1)
 grep -E '^(root|www-data|nobody):' /etc/passwd >"$root/etc/passwd"
 grep -E '^(root|www-data|nogroup|adm):' /etc/group >"$root/etc/group"
