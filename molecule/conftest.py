@@ -38,6 +38,32 @@ def document(notes: pathlib.Path, name: str) -> typing.Callable[..., Json]:
 
 
 @pytest.fixture
+def play(notes: pathlib.Path, name: str) -> typing.Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a caller of ``playbooks/harden.yml`` on the host under test, with variables."""
+    root = pathlib.Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("ANSIBLE_CALLBACK")},
+        "ANSIBLE_CONFIG": str(root / "ansible.cfg"),
+        "ANSIBLE_COLLECTIONS_PATH": str(root / "playbooks" / "collections"),
+        "ANSIBLE_NOCOLOR": "1",
+    }
+
+    def call(**variables: typing.Any) -> subprocess.CompletedProcess[str]:
+        command = [str(pathlib.Path(sys.executable).parent / "ansible-playbook")]
+        command += ["-i", os.environ.get("MOLECULE_INVENTORY_FILE", str(notes / "inventory"))]
+        command += ["-e", json.dumps({"bulkhead_hosts": name, **variables})]
+        with (notes / "play.log").open("w") as log:  # SSH's shared connection would keep a pipe open
+            rc = subprocess.run(
+                [*command, str(root / "playbooks" / "harden.yml")],
+                cwd=root, env=environment, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=subprocess.STDOUT, check=False, timeout=600,
+            ).returncode  # fmt: skip
+        return subprocess.CompletedProcess(command, rc, (notes / "play.log").read_text())
+
+    return call
+
+
+@pytest.fixture
 def docker(host: typing.Any) -> typing.Callable[..., str]:
     """Return a caller of the docker command on the host that must succeed."""
 
