@@ -270,7 +270,7 @@ class _Planner:
                 counts[" ".join(word for word in words if word)] += report["count"]
         if not counts:
             return "in complain mode; nothing that it would deny was seen so far"
-        shown = [f"{what} {count} times" for what, count in counts.most_common(12)]
+        shown = [f"{what}: {count}" for what, count in counts.most_common(12)]
         more = len(counts) - len(shown)
         tail = f", and {more} more kinds" if more > 0 else ""
         return f"in complain mode; it would have denied {', '.join(shown)}{tail}"

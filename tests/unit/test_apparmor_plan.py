@@ -190,7 +190,7 @@ def test_complain_mode_says_what_it_would_have_denied() -> None:
     found = row(observation, policy)
     assert found["state"] == "pending"
     assert found["reason"] == (
-        "in complain mode; it would have denied exec /usr/bin (x) 3 times, capable net_raw 2 times"
+        "in complain mode; it would have denied exec /usr/bin (x): 3, capable net_raw: 2"
     )
 
 
@@ -217,9 +217,9 @@ def test_what_a_host_cannot_have(apparmor: Json, state: str, why: str) -> None:
 
 
 def test_a_recorded_host_without_apparmor() -> None:
-    found = row(recorded("selinux"), WEB)
+    found = row(recorded("apparmor-absent"), WEB)
     assert found["state"] == "not_applicable"
-    assert "selinux" in found["reason"]
+    assert "without AppArmor (active: lockdown, capability, landlock, yama, selinux" in found["reason"]
 
 
 @pytest.mark.parametrize(
@@ -304,6 +304,17 @@ def test_the_default_profile_is_taken_back_under_its_containers() -> None:
     observation = with_owned(look(), "docker-default", TEXT)
     observation["containers"] = [obs.container("shop", apparmor_profile="docker-default")]
     assert [op["op"] for op in planned(observation, {})["operations"]] == ["file_absent"]
+
+
+def test_a_recorded_host_whose_policy_is_emptied() -> None:
+    """A container under docker-nginx; a docker-default of ours, which stopped containers would use."""
+    plan = planned(recorded("apparmor-complain"), {})
+    states = {row["setting"]: (row["state"], row["affected"]) for row in plan["settings"]}
+    assert states == {
+        "AppArmor profile docker-default": ("change", ["limited", "roomy", "unlimited", "web"]),
+        "AppArmor profile docker-nginx": ("blocked", ["shop"]),
+    }
+    assert [op["path"] for op in plan["operations"]] == ["/etc/apparmor.d/docker-default"]
 
 
 # -- bad input -----------------------------------------------------------------------------------
