@@ -52,7 +52,9 @@ def play(notes: pathlib.Path, name: str) -> typing.Callable[..., subprocess.Comp
         command = [str(pathlib.Path(sys.executable).parent / "ansible-playbook")]
         command += ["-i", os.environ.get("MOLECULE_INVENTORY_FILE", str(notes / "inventory"))]
         command += ["-e", json.dumps({"bulkhead_hosts": name, **variables})]
-        with (notes / "play.log").open("w") as log:  # SSH's shared connection would keep a pipe open
+        with (notes / "play.log").open(
+            "w"
+        ) as log:  # SSH's shared connection would keep a pipe open
             rc = subprocess.run(
                 [*command, str(root / "playbooks" / "harden.yml")],
                 cwd=root, env=environment, stdin=subprocess.DEVNULL, stdout=log,

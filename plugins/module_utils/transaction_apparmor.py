@@ -57,9 +57,7 @@ def check_profiles(tx: Transaction) -> None:
         target = targets.get(path)
         if target is not None and target.content is not None:
             _check_text(tx, profile, target)
-        elif profile.compiled is None and not profile.theirs:
-            _check_unused(tx, profile)
-        elif profile.unloaded:
+        elif profile.unloaded or (profile.compiled is None and not profile.theirs):
             _check_unused(tx, profile)
 
 

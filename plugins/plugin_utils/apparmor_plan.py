@@ -229,7 +229,9 @@ class _Planner:
     def _default_refused(self) -> str | None:
         version = self.engine.get("version")
         if version is None:
-            return "the engine's version is not known, and newer engines load their own at each start"
+            return (
+                "the engine's version is not known, and newer engines load their own at each start"
+            )
         if release(version) >= _TAKES_A_TEMPLATE:
             return (
                 f"engine {version} loads its own at each start; it takes a template instead, and how "
@@ -285,7 +287,9 @@ class _Planner:
         using = apparmor.users(self.containers, name)
         if name != profiles.DEFAULT_NAME:
             if using:
-                reason = "no longer wanted, but these containers use it; start them under another one"
+                reason = (
+                    "no longer wanted, but these containers use it; start them under another one"
+                )
                 self._row(name, "blocked", reason, affected=using)
                 return
             if self.engine["state"] not in ("running", "absent"):

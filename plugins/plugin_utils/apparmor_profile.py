@@ -94,7 +94,8 @@ def check(spec: typing.Any) -> Json:
     """
     _fields(spec, "", _FIELDS)
     found: Json = {
-        "abstractions": _list(spec, "abstractions", _ABSTRACTION, "name files of abstractions/") or [],
+        "abstractions": _list(spec, "abstractions", _ABSTRACTION, "name files of abstractions/")
+        or [],
         "raw": _raw(spec.get("raw")),
         "local": spec.get("local", True),
         "mode": spec.get("mode"),
@@ -218,7 +219,9 @@ def header(name: str, local: bool) -> str:
         if local
         else "Change the policy instead of this file."
     )
-    return f"# Written by Bulkhead (role docker_apparmor); it is replaced by the next run.\n# {hint}"
+    return (
+        f"# Written by Bulkhead (role docker_apparmor); it is replaced by the next run.\n# {hint}"
+    )
 
 
 def _allowances(spec: Json) -> list[str]:

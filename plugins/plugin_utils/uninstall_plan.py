@@ -175,7 +175,9 @@ class _Planner:
             return {
                 "reason": f"these containers use the AppArmor profile that goes ({profiles}); start "
                 "them under another one first",
-                "affected": sorted({name for using in self._used_profiles.values() for name in using}),
+                "affected": sorted(
+                    {name for using in self._used_profiles.values() for name in using}
+                ),
             }
         if (
             remap

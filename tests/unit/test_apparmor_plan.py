@@ -183,8 +183,20 @@ def test_complain_mode_says_what_it_would_have_denied() -> None:
     apparmor["profiles"]["docker-web"] = "complain"
     assert "nothing that it would deny was seen" in row(observation, policy)["reason"]
     apparmor["reports"] = [
-        {"profile": "docker-web", "operation": "exec", "what": "/usr/bin", "access": "x", "count": 3},
-        {"profile": "docker-web", "operation": "capable", "what": "net_raw", "access": "", "count": 2},
+        {
+            "profile": "docker-web",
+            "operation": "exec",
+            "what": "/usr/bin",
+            "access": "x",
+            "count": 3,
+        },
+        {
+            "profile": "docker-web",
+            "operation": "capable",
+            "what": "net_raw",
+            "access": "",
+            "count": 2,
+        },
         {"profile": "other", "operation": "open", "what": "/etc", "access": "r", "count": 9},
     ]
     found = row(observation, policy)
@@ -219,7 +231,9 @@ def test_what_a_host_cannot_have(apparmor: Json, state: str, why: str) -> None:
 def test_a_recorded_host_without_apparmor() -> None:
     found = row(recorded("apparmor-absent"), WEB)
     assert found["state"] == "not_applicable"
-    assert "without AppArmor (active: lockdown, capability, landlock, yama, selinux" in found["reason"]
+    assert (
+        "without AppArmor (active: lockdown, capability, landlock, yama, selinux" in found["reason"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -270,7 +284,10 @@ def test_an_unused_one_is_taken_away() -> None:
 )
 def test_one_in_use_is_not(container: Json) -> None:
     observation = with_owned(look(), "docker-web", TEXT)
-    observation["containers"] = [container, obs.container("other", apparmor_profile="docker-default")]
+    observation["containers"] = [
+        container,
+        obs.container("other", apparmor_profile="docker-default"),
+    ]
     found = row(observation, {})
     assert (found["state"], found["affected"]) == ("blocked", ["shop"])
     uninstall = uninstall_plan(_for_uninstall(observation))

@@ -14,7 +14,9 @@ from tests.unit.checkout import ROOT
 
 Json = dict[str, typing.Any]
 
-EXAMPLE: Json = yaml.safe_load((ROOT / "roles/docker_apparmor/files/examples/nginx.yml").read_text())
+EXAMPLE: Json = yaml.safe_load(
+    (ROOT / "roles/docker_apparmor/files/examples/nginx.yml").read_text()
+)
 NGINX: Json = EXAMPLE["docker_apparmor_profiles"]["docker-nginx"]
 SNAPSHOT = ROOT / "tests/fixtures/apparmor/docker-nginx"
 
@@ -222,7 +224,9 @@ def test_a_given_text_gets_header_and_mode(head: str, mode: str, expected: str) 
     assert parse(text).returncode == 0
 
 
-@pytest.mark.parametrize("text", ["", "profile other {\n}\n", "profile docker-x {}\nprofile b {}\n"])
+@pytest.mark.parametrize(
+    "text", ["", "profile other {\n}\n", "profile docker-x {}\nprofile b {}\n"]
+)
 def test_a_given_text_defines_one_profile_of_that_name(text: str) -> None:
     with pytest.raises(profiles.Wrong, match="named docker-x"):
         profiles.adopt("docker-x", text, "enforce")

@@ -924,7 +924,11 @@ def test_without_privileges(monkeypatch: pytest.MonkeyPatch) -> None:
         ("engine", "/proc/812/environ", "Permission denied"),
     ]
     apparmor = answer["lsm"]["apparmor"]
-    assert (apparmor["enabled"], apparmor["profiles"], apparmor["profile_list"]) == (True, None, None)
+    assert (apparmor["enabled"], apparmor["profiles"], apparmor["profile_list"]) == (
+        True,
+        None,
+        None,
+    )
     assert answer["engine"]["options"]["hosts"]["effective"] == ["fd://"]
 
 

@@ -11,16 +11,14 @@ for link in bin sbin lib lib64; do
 done
 mkdir -p "$root/etc" "$root/root" "$root/tmp" "$root/run" "$root/var/lib/nginx" "$root/var/log/nginx" "$root/var/www/html"
 copy() {
-  for path; do
+  while read -r path; do
     mkdir -p "$root/$(dirname "$path")"
     [ -e "$root/$path" ] || cp -L "$path" "$root/$path"
   done
 }
 for program in /usr/sbin/nginx /usr/bin/dash /usr/bin/env /usr/bin/ping /usr/bin/top /usr/bin/touch /usr/bin/cat; do
-  path=$program
-  [ -e "$path" ] || path=${program#/usr}
-  copy "$path"
-  copy $(ldd "$path" | grep -o '/[^ )]*')
+  echo "$program" | copy
+  ldd "$program" | grep -o '/[^ )]*' | copy
 done
 ln -s dash "$root/usr/bin/sh"
 for terminals in /usr/share/terminfo /lib/terminfo; do  # without them top says nothing
@@ -29,7 +27,7 @@ for terminals in /usr/share/terminfo /lib/terminfo; do  # without them top says 
     cp -r "$terminals/." "$root$terminals"
   fi
 done
-copy $(find /usr/lib /lib -name 'libnss_files*' | head -n 1)
+find /usr/lib -name 'libnss_files*' | head -n 1 | copy
 grep -E '^(root|www-data|nobody):' /etc/passwd >"$root/etc/passwd"
 grep -E '^(root|www-data|nogroup|adm):' /etc/group >"$root/etc/group"
 echo hello >"$root/var/www/html/index.html"
@@ -45,5 +43,5 @@ http {
 CONF
 tar -C "$root" -cf "$root.tar" .
 docker import --change 'CMD ["nginx", "-c", "/etc/nginx.conf", "-g", "daemon off;"]' \
-  --change 'ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb' --change 'STOPSIGNAL SIGQUIT' "$root.tar" nginx:1
+  --change 'ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb' "$root.tar" nginx:1
 rm -r "$root" "$root.tar"

@@ -42,8 +42,9 @@ def shops(request: pytest.FixtureRequest) -> typing.Iterator[None]:
 def page(host: typing.Any, profile: str) -> str:
     """Return the page that the web server under a profile serves."""
     url = f"http://127.0.0.1:{PORTS[profile]}/"
-    ask = f"busybox wget -T 5 -q -O - {url}"
-    return str(host.check_output(f"for i in 1 2 3 4 5 6; do {ask} && exit; sleep 2; done; exit 1"))
+    ask = f"import urllib.request as r; print(r.urlopen('{url}', timeout=5).read().decode())"
+    retry = 'for i in 1 2 3 4 5 6; do python3 -c "$0" 2>/dev/null && exit; sleep 2; done; exit 1'
+    return str(host.check_output("sh -c %s %s", retry, ask)).strip()
 
 
 def label(host: typing.Any, docker: Call, profile: str) -> str:
