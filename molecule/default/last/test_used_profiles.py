@@ -84,9 +84,35 @@ def test_a_syntax_error_leaves_the_host_as_it_is(host: typing.Any, play: Play) -
     assert host.check_output(f"stat -c '%i %Y %s' {FILE}") == before
 
 
-def test_a_boot_loads_it_before_the_container_starts(
+def test_complain_mode_tells_what_it_would_deny(host: typing.Any, docker: Call, play: Play) -> None:
+    policy = {
+        "docker_apparmor_profiles": profiles(deny_write=["/tmp/**"]),
+        "docker_apparmor_mode": "complain",
+        "docker_apparmor_default_profile": True,
+        **ALONE,
+    }
+    done = play(**policy)
+    assert done.returncode == 0, done.stdout
+    loaded = host.check_output("cat /sys/kernel/security/apparmor/profiles")
+    assert {"docker-nginx (complain)", "docker-default (complain)"} <= set(loaded.splitlines())
+    docker("exec confined touch /tmp/after")
+    done = play(**policy)
+    assert done.returncode == 0, done.stdout
+    said = " ".join(done.stdout.split())
+    assert "AppArmor profile docker-nginx (in complain mode; it would have denied" in said
+    assert "/tmp (" in said
+
+
+def test_a_boot_loads_them_before_containers_start(
     host: typing.Any, docker: Call, notes: pathlib.Path, name: str, play: Play
 ) -> None:
+    policy = {
+        "docker_apparmor_profiles": profiles(deny_write=["/tmp/**"]),
+        "docker_apparmor_default_profile": True,
+        **ALONE,
+    }
+    done = play(**policy)
+    assert done.returncode == 0, done.stdout
     lab = {**os.environ, "BULKHEAD_LAB_STATE": str(notes / "lab")}
     subprocess.run([sys.executable, "-m", "lab", "reboot", name], cwd=ROOT, env=lab, check=True)
     host.check_output("for i in $(seq 60); do docker top confined && exit; sleep 1; done; exit 1")
@@ -94,6 +120,9 @@ def test_a_boot_loads_it_before_the_container_starts(
     assert "docker-nginx (enforce)" in host.check_output(f"cat /proc/{pid}/attr/apparmor/current")
     run = host.run("docker exec confined touch /tmp/after")
     assert (run.rc, "Permission denied" in run.stderr) == (1, True)
+    # Docker's own profile lets everybody read this file; the hardened one was there before it.
+    run = host.run("docker run --rm lab:1 cat /proc/kallsyms")
+    assert (run.rc, "Permission denied" in run.stderr) == (1, True)
     # What the kernel took at the boot is what was loaded before, so nothing is left to do.
-    done = play(docker_apparmor_profiles=profiles(deny_write=["/tmp/**"]), **ALONE)
+    done = play(**policy)
     assert (done.returncode, " changed=0 " in done.stdout) == (0, True), done.stdout
