@@ -12,6 +12,7 @@ import typing
 import pytest
 
 Json = dict[str, typing.Any]
+Play = typing.Callable[..., str]
 
 
 @pytest.fixture(scope="session")
@@ -38,31 +39,40 @@ def document(notes: pathlib.Path, name: str) -> typing.Callable[..., Json]:
 
 
 @pytest.fixture
-def play(notes: pathlib.Path, name: str) -> typing.Callable[..., subprocess.CompletedProcess[str]]:
-    """Return a caller of ``playbooks/harden.yml`` on the host under test, with variables."""
+def play(notes: pathlib.Path, name: str) -> Play:
+    """Return a runner of playbooks on the host under test, whose answer is all that the run said.
+
+    ``play("harden", variable=value)`` must succeed; with ``fails=True`` it must not. Ansible wraps long
+    lines, so words are one space apart.
+    """
     root = pathlib.Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+    # What the scenario's own runs cost is counted elsewhere.
+    own = ("ANSIBLE_CALLBACK", "BULKHEAD_REMOTE_LOG")
     environment = {
-        **{k: v for k, v in os.environ.items() if not k.startswith("ANSIBLE_CALLBACK")},
+        **{key: value for key, value in os.environ.items() if not key.startswith(own)},
         "ANSIBLE_CONFIG": str(root / "ansible.cfg"),
         "ANSIBLE_COLLECTIONS_PATH": str(root / "playbooks" / "collections"),
         "ANSIBLE_NOCOLOR": "1",
     }
 
-    def call(**variables: typing.Any) -> subprocess.CompletedProcess[str]:
-        command = [str(pathlib.Path(sys.executable).parent / "ansible-playbook")]
-        command += ["-i", os.environ.get("MOLECULE_INVENTORY_FILE", str(notes / "inventory"))]
-        command += ["-e", json.dumps({"bulkhead_hosts": name, **variables})]
-        with (notes / "play.log").open(
-            "w"
-        ) as log:  # SSH's shared connection would keep a pipe open
-            rc = subprocess.run(
-                [*command, str(root / "playbooks" / "harden.yml")],
-                cwd=root, env=environment, stdin=subprocess.DEVNULL, stdout=log,
+    def run(playbook: str, *, fails: bool = False, **variables: typing.Any) -> str:
+        command = [
+            str(pathlib.Path(sys.executable).parent / "ansible-playbook"),
+            *("-i", os.environ.get("MOLECULE_INVENTORY_FILE", str(notes / "inventory"))),
+            *("-e", json.dumps({"bulkhead_hosts": name, **variables})),
+            str(root / "playbooks" / f"{playbook}.yml"),
+        ]
+        # Into a file: SSH's shared connection outlives the run and would keep a pipe open.
+        with (notes / "play.log").open("w") as log:
+            done = subprocess.run(
+                command, cwd=root, env=environment, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, check=False, timeout=600,
-            ).returncode  # fmt: skip
-        return subprocess.CompletedProcess(command, rc, (notes / "play.log").read_text())
+            )  # fmt: skip
+        said = (notes / "play.log").read_text()
+        assert (done.returncode != 0) == fails, said[-4000:]
+        return " ".join(said.split())
 
-    return call
+    return run
 
 
 @pytest.fixture
@@ -73,40 +83,3 @@ def docker(host: typing.Any) -> typing.Callable[..., str]:
         return str(host.check_output(f"docker {command}")).strip()
 
     return call
-
-
-@pytest.fixture
-def play(notes: pathlib.Path, name: str) -> typing.Callable[..., str]:
-    """Return a runner of playbooks on this host: ``play("harden", variable=value)`` gives its output."""
-    root = pathlib.Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
-
-    def run(playbook: str, **variables: typing.Any) -> str:
-        environment = {
-            **os.environ,
-            "ANSIBLE_CONFIG": str(root / "ansible.cfg"),
-            "ANSIBLE_COLLECTIONS_PATH": str(root / "playbooks" / "collections"),
-            "ANSIBLE_NOCOLOR": "1",
-        }
-        # What the scenario's own runs cost is counted elsewhere.
-        environment.pop("BULKHEAD_REMOTE_LOG", None)
-        environment.pop("ANSIBLE_CALLBACKS_ENABLED", None)
-        values = {"bulkhead_hosts": name, **variables}
-        done = subprocess.run(
-            [
-                str(pathlib.Path(sys.executable).parent / "ansible-playbook"),
-                *("-i", os.environ.get("MOLECULE_INVENTORY_FILE", str(notes / "inventory"))),
-                *("-e", json.dumps(values), str(root / "playbooks" / f"{playbook}.yml")),
-            ],
-            cwd=root,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout[-4000:]
-        # Ansible wraps long lines.
-        return " ".join(done.stdout.split())
-
-    return run

@@ -21,8 +21,7 @@ description:
 attributes:
   check_mode:
     description: Runs nothing and says which attacks would run.
-    support: partial
-    details: What they would be able to do cannot be said without running them.
+    support: full
   diff_mode:
     description: Changes nothing that stays, so there is no difference to show.
     support: none

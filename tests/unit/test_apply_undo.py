@@ -337,7 +337,9 @@ def test_a_crash_at_every_record(name: str, after: bool, monkeypatch: pytest.Mon
             assert ledger.open_transaction(host) is None
             now = state(host)
             held = history.holding(history.entries(host))
-            wanted = new if len(held) == (3 if name in ("reload", "rules", "profiles") else 2) else old
+            wanted = (
+                new if len(held) == (3 if name in ("reload", "rules", "profiles") else 2) else old
+            )
             assert (now[0], *now[2:]) == (wanted[0], *wanted[2:]), number
             if wanted is new:
                 assert now[1] == new[1], number

@@ -13,8 +13,8 @@ import typing
 import pytest
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
-    ledger,
     audit_rules,
+    ledger,
     look,
     look_containers,
     look_files,
