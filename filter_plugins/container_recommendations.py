@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import typing
 
-from ansible.errors import AnsibleFilterError
-
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import door, recommend
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.filter_errors import planned
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
 
 
 def container_recommendations(observation: Json, policy: Json | None = None) -> list[Json]:
@@ -20,18 +19,12 @@ def container_recommendations(observation: Json, policy: Json | None = None) -> 
     :returns: a list, one entry a running container; see ``recommend.recommendations``.
     :raises AnsibleFilterError: naming the variable or the section, its value and the fix.
     """
-    try:
-        found = recommend.recommendations(observation, policy or {})
-        # Names of files and processes are the host's word.
-        return typing.cast("list[Json]", door.inert(found))
-    except PolicyError as exc:
-        raise AnsibleFilterError(str(exc)) from exc
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as exc:
-        # The shape of an observation is the host's word; a broken one must not look like a bug.
-        raise AnsibleFilterError(
-            f"the observation says nothing of its containers that could be read: {type(exc).__name__}: "
-            f"{exc}; look again with this collection's docker_host_info"
-        ) from exc
+    # Names of files and processes are the host's word.
+    return planned(
+        lambda: typing.cast(
+            "list[Json]", door.inert(recommend.recommendations(observation, policy or {}))
+        )
+    )
 
 
 class FilterModule:

@@ -20,10 +20,7 @@ def docker_apparmor_plan(observation: Json, policy: Json) -> Json:
     :returns: a plan, schema ``bulkhead.plan/1`` (docs/schemas/plan.schema.json).
     :raises AnsibleFilterError: naming the variable or file, its value and the fix.
     """
-    return planned(
-        lambda: apparmor_plan.plan(observation, apparmor_plan.read(policy)),
-        apparmor_plan.OBSERVATION_SCHEMA,
-    )
+    return planned(lambda: apparmor_plan.plan(observation, apparmor_plan.read(policy)))
 
 
 class FilterModule:

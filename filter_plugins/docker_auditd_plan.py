@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import typing
 
-from ansible.errors import AnsibleFilterError
-
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import auditd_plan
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.filter_errors import planned
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
 
 
 def docker_auditd_plan(observation: Json, policy: Json) -> Json:
@@ -20,16 +19,7 @@ def docker_auditd_plan(observation: Json, policy: Json) -> Json:
     :returns: a plan, schema ``bulkhead.plan/1`` (docs/schemas/plan.schema.json).
     :raises AnsibleFilterError: naming the variable or section, its value and the fix.
     """
-    try:
-        return auditd_plan.plan(observation, auditd_plan.read(policy))
-    except PolicyError as exc:
-        raise AnsibleFilterError(str(exc)) from exc
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as exc:
-        # The shape of an observation is the host's word; a broken one must not look like a bug.
-        raise AnsibleFilterError(
-            f"the observation is not of schema {auditd_plan.OBSERVATION_SCHEMA}: "
-            f"{type(exc).__name__}: {exc}; look again with this collection's docker_host_info"
-        ) from exc
+    return planned(lambda: auditd_plan.plan(observation, auditd_plan.read(policy)))
 
 
 class FilterModule:

@@ -19,10 +19,7 @@ def docker_daemon_plan(observation: Json, policy: Json) -> Json:
     :returns: a plan, schema ``bulkhead.plan/1`` (docs/schemas/plan.schema.json).
     :raises AnsibleFilterError: naming the variable or file, its value and the fix.
     """
-    return planned(
-        lambda: daemon_plan.plan(observation, daemon_policy.read(policy)),
-        daemon_plan.OBSERVATION_SCHEMA,
-    )
+    return planned(lambda: daemon_plan.plan(observation, daemon_policy.read(policy)))
 
 
 class FilterModule:

@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import typing
 
-from ansible.errors import AnsibleFilterError
-
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import seccomp_plan
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.filter_errors import planned
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
 
 
 def docker_seccomp_plan(observation: Json, profiles: Json, daemon_plan: Json | None = None) -> Json:
@@ -21,16 +20,7 @@ def docker_seccomp_plan(observation: Json, profiles: Json, daemon_plan: Json | N
     :returns: a plan, schema ``bulkhead.plan/1`` (docs/schemas/plan.schema.json).
     :raises AnsibleFilterError: naming the variable or file, its value and the fix.
     """
-    try:
-        return seccomp_plan.plan(observation, profiles, daemon_plan)
-    except PolicyError as exc:
-        raise AnsibleFilterError(str(exc)) from exc
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as exc:
-        # The shape of an observation is the host's word; a broken one must not look like a bug.
-        raise AnsibleFilterError(
-            f"the observation cannot be planned from: {type(exc).__name__}: {exc}; look again with this "
-            "collection's docker_host_info"
-        ) from exc
+    return planned(lambda: seccomp_plan.plan(observation, profiles, daemon_plan))
 
 
 class FilterModule:

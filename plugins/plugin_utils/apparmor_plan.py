@@ -19,11 +19,13 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
     apparmor_profile as profiles,
     plan as plans,
 )
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import (
+    OBSERVATION_SCHEMA,
+    Json,
+    PolicyError,
+)
 
 ROLE = "docker_apparmor"
-OBSERVATION_SCHEMA = "bulkhead.observation/1"
-
 PROFILES = f"{ROLE}_profiles"
 DEFAULT_PROFILE = f"{ROLE}_default_profile"
 MODE = f"{ROLE}_mode"

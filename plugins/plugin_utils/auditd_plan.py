@@ -24,11 +24,13 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     look_auditd,
 )
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import audit_watch, plan as plans
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import (
+    OBSERVATION_SCHEMA,
+    Json,
+    PolicyError,
+)
 
 ROLE = "docker_auditd"
-OBSERVATION_SCHEMA = "bulkhead.observation/1"
-
 EARLY_FILE = "/etc/audit/rules.d/50-bulkhead-docker.rules"
 LATE_FILE = "/etc/audit/rules.d/50-bulkhead-docker.late"
 #: augenrules keeps the last ``-b`` of all files, and Debian's own is in audit.rules.

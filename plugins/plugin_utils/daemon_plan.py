@@ -33,9 +33,11 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils.daemon_policy i
     Policy,
     variable,
 )
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
-
-OBSERVATION_SCHEMA = "bulkhead.observation/1"
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import (
+    OBSERVATION_SCHEMA,
+    Json,
+    PolicyError,
+)
 
 #: Runc keeps an explicit limit in the scope's drop-in 50-TasksMax.conf, and systemd merges drop-ins in
 #: the order of their names: the default must sort before it, or it would override explicit limits.

@@ -8,14 +8,19 @@ import typing
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import (
+    OBSERVATION_SCHEMA,
+    PolicyError,
+)
+
+#: What a decision gives: a plan, recommendations.
+Decision = typing.TypeVar("Decision")
 
 
-def planned(decide: typing.Callable[[], Json], schema: str) -> Json:
+def planned(decide: typing.Callable[[], Decision]) -> Decision:
     """Return what a planner decides.
 
     :param decide: the planner, with its observation and policy.
-    :param schema: that of the observations that it reads.
     :raises AnsibleFilterError: naming the variable or file, its value and the fix.
     """
     try:
@@ -25,6 +30,6 @@ def planned(decide: typing.Callable[[], Json], schema: str) -> Json:
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as exc:
         # The shape of an observation is the host's word; a broken one must not look like a bug.
         raise AnsibleFilterError(
-            f"the observation is not of schema {schema}: "
+            f"the observation is not of schema {OBSERVATION_SCHEMA}: "
             f"{type(exc).__name__}: {exc}; look again with this collection's docker_host_info"
         ) from exc

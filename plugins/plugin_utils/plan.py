@@ -15,6 +15,9 @@ Json = dict[str, typing.Any]
 
 SCHEMA = "bulkhead.plan/1"
 
+#: Of the observations that planners read.
+OBSERVATION_SCHEMA = "bulkhead.observation/1"
+
 #: What a row can say of its setting.
 #:
 #: ``ok``: in effect. ``change``: this plan changes it. ``pending``: set, and takes effect later.

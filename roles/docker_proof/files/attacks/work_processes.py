@@ -3,6 +3,7 @@ title: Programs start, signal, thread, compile and drop their rights
 topic: work
 why: Runtimes of every language do.
 stopped_by: a seccomp filter, a limit or a mandatory access control that goes too far
+seconds: 60
 """
 
 import ctypes
@@ -34,7 +35,7 @@ def attack():
 def start():
     """Start the interpreter."""
     command = [sys.executable, "-I", "-S", "-B", "-c", "print(6 * 7)"]
-    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=15).stdout
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     if said != "42\n":
         raise ValueError("it said %r" % said)
 
