@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 ---
 module: docker_host_apply
 short_description: Apply a hardening plan to a Docker host as one transaction
-version_added: 1.0.0
+version_added: 0.1.0
 author:
   - Bulkhead authors (@bulkhead)
 description:

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: docker_host_info
 short_description: Look at a Docker host without changing anything
-version_added: 1.0.0
+version_added: 0.1.0
 author:
   - Bulkhead authors (@bulkhead)
 description:

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: docker_host_prove
-version_added: 0.2.0
+version_added: 0.1.0
 author: The Bulkhead authors
 short_description: Attack a Docker host from throw-away containers, to see what holds
 description:
