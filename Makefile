@@ -17,6 +17,10 @@ ARGS ?=
 # For rollback: which transaction, an id or `last`; without one they are listed.
 ID ?=
 
+# For certificates: a directory to make, and the names and addresses of one server.
+DIR ?=
+NAMES ?=
+
 # For molecule: which scenario; all of them when empty.
 S ?=
 
@@ -57,6 +61,10 @@ rollback: ## List transactions, or undo one: make rollback INVENTORY=path ID=las
 .PHONY: uninstall
 uninstall: ## Give everything back: make uninstall INVENTORY=path LIMIT=pattern
 	@$(PLAY) playbooks/uninstall.yml
+
+.PHONY: certificates
+certificates: ## For a first trial of the API over the network: make certificates DIR=new-folder NAMES='192.0.2.10 docker.test'
+	@$(WITH_TOOLS) -- python -m lab.certificates "$(DIR)" $(NAMES)
 
 ##@ Prove it
 .PHONY: test

@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import typing
 
-from ansible_collections.bulkhead.hardening.plugins.module_utils import look_collect, look_host
+from ansible_collections.bulkhead.hardening.plugins.module_utils import (
+    look_collect,
+    look_host,
+    look_tls,
+)
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import (
     Mapping,
@@ -43,6 +47,7 @@ def observe(
     writable_layers: bool = False,
     timeout: float = 60.0,
     rootless_user: str | None = None,
+    tls_files: typing.Mapping[str, str] | None = None,
 ) -> dict[str, typing.Any]:
     """Look at a host and return its observation. Changes nothing, and raises only for ``subset``.
 
@@ -54,11 +59,12 @@ def observe(
     :param writable_layers: ask the daemon what each running container wrote outside of its mounts.
     :param timeout: seconds to wait for each answer of the daemon and of systemd.
     :param rootless_user: look at the rootless daemon of this user instead of the system's own.
+    :param tls_files: files that a policy names for the API's TLS, by the keys of daemon.json.
     :raises ValueError: a name that is no section; the message names the valid ones.
     """
     names = check_subset(subset)
     details = not subset or bool({DETAILS, "all"}.intersection(subset))
-    look = Pass(host, timeout, volume_sizes, details, writable_layers, rootless_user)
+    look = Pass(host, timeout, volume_sizes, details, writable_layers, rootless_user, tls_files)
     answer: Mapping = {"schema": SCHEMA, "collected_at": host.now()}
     for name in names:
         answer[name] = _gather(look, name)
@@ -135,6 +141,7 @@ _FOR_PLANS: dict[str, typing.Callable[[Pass], typing.Any]] = {
     "volumes": look_collect.volumes,
     "networks": look_collect.networks,
     "files": look_collect.files,
+    "tls_files": lambda look: look_tls.tls_files(look.host, look.daemon(), look.tls_files),
     "units": lambda look: look.units(),
     "scope_dropins": lambda look: look_host.scope_dropins(look.host, look.notes),
     "slice": lambda look: look_host.container_slice(look.host),

@@ -397,7 +397,9 @@ def files(look: Pass) -> list[Mapping]:
         units = look.daemon_units()
     except UnreadableError as exc:
         look.notes.add("files", "units", str(exc))
-    return look_files.files(look.host, look.notes, look.daemon(), units, _root(look))
+    return look_files.files(
+        look.host, look.notes, look.daemon(), units, _root(look), look.tls_files
+    )
 
 
 def _root(look: Pass) -> str | None:

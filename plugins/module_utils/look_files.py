@@ -14,7 +14,9 @@ import posixpath
 import re
 import stat as stat_module
 import struct
+import typing
 
+from ansible_collections.bulkhead.hardening.plugins.module_utils import look_tls
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import ABSENT, Host
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import (
     Mapping,
@@ -165,13 +167,19 @@ def _names(host: Host, path: str) -> dict[int, str]:
 
 
 def files(
-    host: Host, notes: Notes, daemon: Daemon, units: dict[str, Mapping], root: str | None
+    host: Host,
+    notes: Notes,
+    daemon: Daemon,
+    units: dict[str, Mapping],
+    root: str | None,
+    tls: typing.Mapping[str, str],
 ) -> list[Mapping]:
     """Return the section ``files``: what section 3 of the CIS Docker Benchmark is about, and more.
 
     ``control`` names the recommendations of release 1.8.0 that judge the path.
 
     :param root: the data root that the running daemon uses, when it is known.
+    :param tls: the files that a policy names for the API's TLS, by their keys.
     """
     found = _Files(host, notes)
     for unit, controls in (("docker.service", ("3.1", "3.2")), ("docker.socket", ("3.3", "3.4"))):
@@ -182,7 +190,7 @@ def files(
             found.add(posixpath.dirname(path), "directory")
     found.add(posixpath.dirname(daemon.config.path), "directory", "3.5", "3.6")
     _registry_certificates(host, notes, found, daemon.places.certificates)
-    _tls(daemon, found)
+    _tls(daemon, found, tls)
     for path in api_sockets(daemon, units):
         found.add(path, "socket", "3.15", "3.16")
     found.add(daemon.config.path, "config", "3.17", "3.18")
@@ -220,19 +228,16 @@ def _registry_certificates(host: Host, notes: Notes, found: _Files, directory: s
             notes.add("files", path, os_reason(exc))
 
 
-def _tls(daemon: Daemon, found: _Files) -> None:
-    """Add CA, certificate and key; at their default places only if the daemon would look there."""
-    in_use = bool(daemon.option("tls")) or daemon.option("tlsverify") is not None
-    for key, name, kind, controls in (
-        ("tlscacert", "ca.pem", "certificate", ("3.9", "3.10")),
-        ("tlscert", "cert.pem", "certificate", ("3.11", "3.12")),
-        ("tlskey", "key.pem", "key", ("3.13", "3.14")),
-    ):
-        path = daemon.option(key)
-        if isinstance(path, str) and path:
-            found.add(path, kind, *controls)
-        elif in_use:
-            found.add("%s/%s" % (daemon.places.tls, name), kind, *controls)
+def _tls(daemon: Daemon, found: _Files, wanted: typing.Mapping[str, str]) -> None:
+    """Add CA, certificate and key: the daemon's, and those that a policy names."""
+    controls = {
+        "tlscacert": ("3.9", "3.10"),
+        "tlscert": ("3.11", "3.12"),
+        "tlskey": ("3.13", "3.14"),
+    }
+    for named in (look_tls.paths(daemon), wanted):
+        for key, path in named.items():
+            found.add(path, "key" if key == "tlskey" else "certificate", *controls[key])
 
 
 def api_sockets(daemon: Daemon, units: dict[str, Mapping]) -> list[str]:

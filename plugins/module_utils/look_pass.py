@@ -39,6 +39,7 @@ class Pass:
         details: bool = False,
         writable_layers: bool = False,
         rootless_user: str | None = None,
+        tls_files: typing.Mapping[str, str] | None = None,
     ) -> None:
         self.host = host
         self.writable_layers = writable_layers
@@ -46,6 +47,8 @@ class Pass:
         self.details = details
         self.timeout = timeout
         self.rootless_user = rootless_user
+        #: files that a policy names for the API's TLS, by the keys of daemon.json
+        self.tls_files = dict(tls_files or {})
         self.notes = Notes()
         self._api: DockerApi | None = None
         self._answers: dict[str, typing.Any] = {}

@@ -4,19 +4,16 @@
 
 ``GET /swarm`` is never asked: its answer holds the join tokens. ``GET /info`` has the rest. Values
 of variables, labels and secrets stay on the host. Source: the Engine API reference; moby
-daemon/cluster/cluster.go (docker-state.json); RFC 5280 for the dates of certificates.
+daemon/cluster/cluster.go (docker-state.json).
 """
 
 from __future__ import annotations
 
-import base64
-import calendar
 import json
 import posixpath
-import re
-import time
 import typing
 
+from ansible_collections.bulkhead.hardening.plugins.module_utils import certificate
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import (
     Mapping,
@@ -160,7 +157,7 @@ def _certificates(host: Host, notes: Notes, root: str) -> list[Mapping]:
             status = host.lstat(path)
             if status is None:
                 continue
-            not_before, not_after = validity(host.read_text(path))
+            first = certificate.read(host.read_text(path))[0]
         except OSError as exc:
             notes.add("swarm", path, os_reason(exc))
             continue
@@ -168,60 +165,8 @@ def _certificates(host: Host, notes: Notes, root: str) -> list[Mapping]:
             notes.add("swarm", path, "no certificate")
             continue
         row: Mapping = {"what": what, "path": path, "changed_at": status.st_mtime}
-        found.append({**row, "not_before": not_before, "not_after": not_after})
+        found.append({**row, "not_before": first.not_before, "not_after": first.not_after})
     return found
-
-
-def validity(pem: str) -> tuple[float, float]:
-    """Return when the first certificate of a PEM text begins and ends to be valid.
-
-    :raises ValueError: there is none.
-    """
-    match = re.search(r"-----BEGIN CERTIFICATE-----([^-]+)-----END CERTIFICATE-----", pem)
-    if not match:
-        raise ValueError("no certificate")
-    data = base64.b64decode(match.group(1))
-    # Certificate, and in it TBSCertificate: [version] serialNumber signature issuer validity
-    try:
-        position = _enter(data, _enter(data, 0))
-        if data[position] == 0xA0:
-            position = _skip(data, position)
-        for _ in range(3):
-            position = _skip(data, position)
-        position = _enter(data, position)
-        return _time(data, position), _time(data, _skip(data, position))
-    except IndexError:
-        raise ValueError("cut off") from None
-
-
-def _header(data: bytes, position: int) -> tuple[int, int]:
-    """Return where the content of a DER element begins, and how long it is."""
-    if position + 2 > len(data):
-        raise ValueError("cut off")
-    length = data[position + 1]
-    position += 2
-    if length & 0x80:
-        count = length & 0x7F
-        length = int.from_bytes(data[position : position + count], "big")
-        position += count
-    return position, length
-
-
-def _enter(data: bytes, position: int) -> int:
-    return _header(data, position)[0]
-
-
-def _skip(data: bytes, position: int) -> int:
-    start, length = _header(data, position)
-    return start + length
-
-
-def _time(data: bytes, position: int) -> float:
-    start, length = _header(data, position)
-    value = data[start : start + length].decode("ascii", "replace")
-    if data[position] == 0x17:  # UTCTime: two digits for the year, those from 50 on are 19xx
-        value = ("19" if value[:2] >= "50" else "20") + value
-    return float(calendar.timegm(time.strptime(value, "%Y%m%d%H%M%SZ")))
 
 
 # -- services ----------------------------------------------------------------------------------

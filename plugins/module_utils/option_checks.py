@@ -13,11 +13,12 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+import socket
 import stat
 import typing
 import urllib.parse
 
-from ansible_collections.bulkhead.hardening.plugins.module_utils import daemon_options
+from ansible_collections.bulkhead.hardening.plugins.module_utils import daemon_options, look_tls
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_options import (
     BOOLEANS,
@@ -372,13 +373,11 @@ def _mirrors(host: Host, document: dict[str, typing.Any], facts: Facts) -> str |
 def _tls(key: str) -> _Check:
     def check(host: Host, document: dict[str, typing.Any], facts: Facts) -> str | None:
         path = document[key]
-        if facts.contents.get(path) is not None:
-            return None
-        try:
-            empty = not host.read_bytes(path).strip() or path in facts.contents
-        except OSError as exc:
-            return "%s: %s" % (path, exc.strerror)
-        return "%s is empty, or removed by the same plan" % path if empty else None
+        if path in facts.contents:
+            return None if facts.contents[path] else "%s is removed by the same plan" % path
+        named = {name: document[name] for name in look_tls.DEFAULT_NAMES if document.get(name)}
+        found = {row["key"]: row["problem"] for row in look_tls.examine(host, named)}
+        return "%s: %s" % (path, found[key]) if found.get(key) else None
 
     return check
 
@@ -434,6 +433,26 @@ def _hosts(host: Host, document: dict[str, typing.Any], facts: Facts) -> str | N
     remote = [str(item) for item in document["hosts"] if not str(item).lower().startswith(local)]
     if remote and document.get("tlsverify") is not True and "tlsverify" not in facts.flags:
         return "%s without tlsverify gives everybody on the network root" % ", ".join(remote)
+    for item in remote:
+        reason = _not_mine(item)
+        if reason:
+            return reason
+    return None
+
+
+def _not_mine(url: str) -> str | None:
+    """Return why the daemon could not listen at an address, or None; names are left to the engine."""
+    match = re.match(r"tcp://(?:\[([^\]]+)\]|([^:]+)):\d+\Z", url.lower())
+    try:
+        address = ipaddress.ip_address((match.group(1) or match.group(2)) if match else "")
+    except ValueError:
+        return None
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((str(address), 0))  # any port: whether this one is free the daemon finds out
+    except OSError as exc:
+        return "%s: %s" % (url, exc.strerror)
     return None
 
 

@@ -14,6 +14,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     history,
     ledger as ledger_module,
     look,
+    look_tls,
     transaction_apparmor,
     transaction_audit,
     transaction_diff as diffs,
@@ -101,7 +102,7 @@ def look_first(tx: Transaction) -> None:
     sections = ["os", "engine", "daemon_config", "containers", "units", "lsm"]
     if any(not path_allowed(op["path"]) for op in tx.plan.of("mode", "mode_restore")):
         sections.append("files")
-    tx.before = look.observe(tx.host, sections)
+    tx.before = look.observe(tx.host, sections, tls_files=look_tls.named(tx.plan.of("json_set")))
     for section in ("os", "engine", "daemon_config"):
         if not tx.before.get(section):
             raise HostError("the look could not read %s: %s" % (section, _unread(tx, section)))
@@ -295,7 +296,8 @@ def _check_modes(tx: Transaction) -> None:
     listed = {row.get("path") for row in tx.before.get("files") or []}
     for operation in tx.plan.of("mode", "mode_restore"):
         path = operation["path"]
-        if not path_allowed(path) and path not in listed:
+        # What Bulkhead set it puts back, also where nothing names the file any more.
+        if operation["op"] == "mode" and not path_allowed(path) and path not in listed:
             raise HostError("%s is none of the files whose mode may be changed" % path)
         if operation["op"] == "mode_restore":
             _check_owned_mode(tx, path)

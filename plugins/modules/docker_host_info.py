@@ -57,6 +57,7 @@ options:
       - volumes
       - networks
       - files
+      - tls_files
       - units
       - scope_dropins
       - slice
@@ -100,6 +101,14 @@ options:
       - It is found by the program of its process. Without one its sections are V(null), and C(unread)
         says so.
     type: str
+  tls_files:
+    description:
+      - Files on the host that a policy names for the TLS of the API, to be looked at beside those that
+        the daemon uses now; a mapping as C(docker_daemon_tls) is. Members that are no path are not
+        looked at.
+      - Of a private key nothing is read but whether it belongs to the certificate.
+    type: dict
+    default: {}
   document:
     description:
       - A file on the controller to which the whole observation is written, as JSON with mode 0600.
@@ -253,7 +262,7 @@ digest:
 # The documentation comes first, as ansible-test wants it.
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.bulkhead.hardening.plugins.module_utils import look
+from ansible_collections.bulkhead.hardening.plugins.module_utils import look, look_tls
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
 
 
@@ -271,6 +280,7 @@ def main() -> None:
             "writable_layers": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 60},
             "rootless_user": {"type": "str"},
+            "tls_files": {"type": "dict", "default": {}},
             "document": {"type": "path"},  # kept for the controller's side, which takes it out
         },
         supports_check_mode=True,
@@ -285,6 +295,7 @@ def main() -> None:
         writable_layers=module.params["writable_layers"],
         timeout=float(timeout),
         rootless_user=module.params["rootless_user"],
+        tls_files=look_tls.by_keys(module.params["tls_files"]),
     )
     module.exit_json(changed=False, observation=observation)
 

@@ -46,6 +46,7 @@ POLICY: typing.Final[Json] = {
     "swarm_managers": [3, 5, 7],
     "node_certificate_seconds": 7776000,
     "ca_days": 365,
+    "certificate_days": 30,
 }
 
 

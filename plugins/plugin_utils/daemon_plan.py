@@ -9,6 +9,7 @@ restarts without live-restore ends its containers (moby, daemon/config and daemo
 
 from __future__ import annotations
 
+import ipaddress
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import (
@@ -29,8 +30,10 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils.daemon_policy i
     PROFILE_VALUES,
     ROLE,
     STRICT,
+    TLS_FILES,
     UNMANAGED,
     Policy,
+    is_local,
     variable,
 )
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import (
@@ -59,6 +62,9 @@ ALLOWED_MODES: dict[str, int] = {
     "key": 0o400,
     "socket": 0o660,
 }
+
+#: Where a daemon listens that nobody told (moby opts/hosts_unix.go).
+_DEFAULT_HOST = "unix:///var/run/docker.sock"
 
 _DEFAULTS: Json = {
     "live-restore": False,
@@ -135,7 +141,14 @@ class _Planner:
         flags = self.owned_files.get(FLAGS_DROPIN) or {}
         #: keys whose flags our drop-in keeps from the daemon, and those that get them back
         self.taken: set[str] = set(flags["flags"]) if flags.get("intact") else set()
-        self.back = self.taken - set(policy.take_over_flags)
+        #: keys whose flags may be taken off the command line
+        self.taking = set(policy.take_over_flags)
+        if policy.tcp_hosts:
+            self.taking.add("hosts")
+        elif "hosts" not in policy.options:
+            # Without flag and key the daemon would leave the addresses of its unit.
+            self.taking.discard("hosts")
+        self.back = self.taken - self.taking
 
     # -- what must be so before anything can be planned ----------------------------------------
     def _check_look(self) -> None:
@@ -253,11 +266,13 @@ class _Planner:
         self._ulimits()
         self._userns_remap()
         self._options()
+        self._api()
         self._pids_limit()
         self._slice()
         self._file_modes()
         self._no_longer_wanted()
         restart = self._hold_restart_if_unsafe()
+        self._leave_unused_tls_files()
         self._flags_dropin()
         if any(op["op"].startswith("json_") for op in self.operations):
             self._check_file_can_be_written()
@@ -482,7 +497,7 @@ class _Planner:
             f"it is given to dockerd as a flag in {option.get('where')}, and a key in "
             f"{self.config['path']} beside the flag stops the daemon; change or remove the flag there"
         )
-        if key not in self.policy.take_over_flags:
+        if key not in self.taking:
             reason += f", or add {key} to {variable('take_over_flags')}"
         else:
             obstacle = self._not_taken(key, option, is_map)
@@ -671,10 +686,131 @@ class _Planner:
                     f"engine {self.version} does not know this key ({span}) and would not start; "
                     "leave it out for this host",
                 )
+            if key == "hosts" and (self.policy.tcp_hosts or self._leaves_listeners(value)):
+                continue
             if isinstance(value, dict):
                 self._want_members("options", key, value, True, None)
             else:
                 self._want_key("options", key, value, True)
+
+    # -- the API on the network ----------------------------------------------------------------
+    def _listening(self) -> list[str]:
+        """Return the addresses of the API as flags or daemon.json give them, or the engine's own."""
+        configured = self._option("hosts").get("configured")
+        found = configured if isinstance(configured, list) and configured else [_DEFAULT_HOST]
+        return [str(item) for item in found]
+
+    def _places(self, address: str) -> set[str]:
+        """Return the paths at which local clients reach an address; systemd's own has those of its unit."""
+        unit = self.look["units"].get("docker.socket") or {}
+        paths = unit.get("listen") if address.startswith("fd:") else None
+        found = paths or [address.partition("://")[2] or address]
+        return {path.replace("/var/run/", "/run/", 1) for path in found}
+
+    def _leaves_listeners(self, wanted: typing.Sequence[str]) -> bool:
+        """Add a row and return True when an address would be given up that local clients use."""
+        places = set().union(*(self._places(item) for item in wanted))
+        lost = [
+            item for item in self._listening() if is_local(item) and self._places(item) - places
+        ]
+        if not lost or self.engine["state"] == "absent":
+            return False
+        reason = f"clients that use {', '.join(lost)} would lose the daemon; name it too"
+        self._row("options", "hosts", "blocked", wanted=list(wanted), effective=self._listening(),
+                  reason=reason)  # fmt: skip
+        return True
+
+    def _api(self) -> None:
+        """Plan the addresses on the network, and client certificates for all of them (CIS 2.8)."""
+        if not self.policy.tcp_hosts:
+            self._unprotected_api()
+            return
+        local = self.policy.options.get("hosts") or [
+            item for item in self._listening() if is_local(item)
+        ]
+        if self._leaves_listeners(local):
+            return
+        wanted: Json = {
+            "hosts": [*local, *self.policy.tcp_hosts],
+            "tlsverify": True,
+            **self.policy.tls,
+        }
+        rows, operations, take_up = len(self.rows), len(self.operations), len(self.take_up)
+        obstacle = self._no_api()
+        for key in wanted if obstacle is None else ():
+            name = "tls" if key in self.policy.tls else "tcp_hosts"
+            self._want_key(name, key, wanted[key], True, control="2.8")
+        for row in self.rows[rows:]:
+            if row["state"] == "blocked" and obstacle is None:
+                obstacle = f"{row['setting']}: {row['reason']}"
+        if obstacle is not None:
+            # All or nothing: an address without its certificates would be open to everybody.
+            del self.rows[rows:], self.operations[operations:], self.take_up[take_up:]
+            self._row("tcp_hosts", "hosts", "blocked", wanted=wanted["hosts"],
+                      effective=self._listening(), control="2.8", reason=obstacle)  # fmt: skip
+            return
+        self._tell_of_the_api(wanted["hosts"])
+
+    def _unprotected_api(self) -> None:
+        verify, tls = (self._option(key).get("configured") for key in ("tlsverify", "tls"))
+        remote = [item for item in self._listening() if not is_local(item)]
+        if remote and not (verify is True or (verify is None and tls is True)):
+            self._row("tcp_hosts", "hosts", "blocked", effective=self._listening(), control="2.8",
+                      reason=f"whoever reaches {', '.join(remote)} is root of this host; set "
+                      f"{variable('tcp_hosts')} and {variable('tls')}, or take the address away")  # fmt: skip
+
+    def _no_api(self) -> str | None:
+        """Return why this host cannot offer its API on the network now, or None."""
+        if self.engine["state"] == "absent":
+            return (
+                "Docker is not installed, so where its unit will make it listen cannot be seen; run "
+                "again when it is"
+            )
+        if self.engine.get("rootless"):
+            return "a rootless daemon is not managed"
+        for key, path in self.policy.tls.items():
+            seen = self._tls_file(key, path)
+            if seen is None or seen["problem"]:
+                reason = "this look did not see it" if seen is None else seen["problem"]
+                return f"{variable('tls')} names {path} for {key}: {reason}"
+        return None
+
+    def _tls_file(self, key: str, path: str) -> Json | None:
+        return next(
+            (
+                item
+                for item in self.look.get("tls_files") or []
+                if (item["key"], item["path"]) == (key, path)
+            ),
+            None,
+        )
+
+    def _tell_of_the_api(self, hosts: list[str]) -> None:
+        """Say in the row of the addresses what their clients will notice."""
+        item = next(row for row in reversed(self.rows) if row["setting"] == "hosts")
+        told = []
+        closed = [host for host in self._listening() if host not in hosts]
+        if closed:
+            told.append(f"{', '.join(closed)} closes")
+        names = (self._tls_file("tlscert", self.policy.tls["tlscert"]) or {}).get("names", [])
+        for host in self.policy.tcp_hosts:
+            address = host.partition("://")[2].rpartition(":")[0].strip("[]")
+            if not ipaddress.ip_address(address).is_unspecified and address not in names:
+                told.append(f"clients of {host} must call it {' or '.join(names)}, "
+                            "which is what its certificate names")  # fmt: skip
+        if told:
+            item["reason"] = "; ".join(filter(None, [item["reason"], *told]))
+
+    def _leave_unused_tls_files(self) -> None:
+        """Take back what was planned for files that the policy names and the daemon will not use."""
+        used = {row["path"] for row in self.look.get("tls_files") or [] if row["used"]}
+        used |= {op["value"] for op in self.operations if op.get("key") in TLS_FILES.values()
+                 and op["op"] == "json_set"}  # fmt: skip
+        unused = set(self.policy.tls.values()) - used
+        self.operations = [
+            op for op in self.operations if op["op"] != "mode" or op["path"] not in unused
+        ]
+        self.rows = [row for row in self.rows if row["setting"] not in unused]
 
     # -- user namespaces -----------------------------------------------------------------------
     def _userns_remap(self) -> None:
@@ -1090,6 +1226,8 @@ class _Planner:
                 wanted |= {(key, member) for member in value}
         if self.policy.containers_tasks_max:
             wanted.add(("cgroup-parent", None))
+        if self.policy.tcp_hosts:
+            wanted |= {(key, None) for key in ("hosts", "tlsverify", *TLS_FILES.values())}
         # userns-remap goes only when asked for by name, which _userns_switch plans.
         wanted.add(("userns-remap", None))
         return wanted

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import ipaddress
+import re
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import (
@@ -69,6 +71,9 @@ OWN_VARIABLE = {
     "userns-remap": "userns_remap",
 }
 
+#: The files of the API's TLS: members of docker_daemon_tls, and their keys in daemon.json.
+TLS_FILES = {"cacert": "tlscacert", "cert": "tlscert", "key": "tlskey"}
+
 #: Values that would weaken a host; docker_daemon_options refuses them.
 WEAKENING: dict[str, tuple[object, str]] = {
     "iptables": (False, "containers would lose their isolation and NAT rules"),
@@ -115,6 +120,9 @@ class Policy:
     restart_stops_containers: bool
     take_over_flags: tuple[str, ...]
     containers_tasks_max: int
+    tcp_hosts: tuple[str, ...]
+    tcp_any_address: bool
+    tls: dict[str, str]
 
 
 def _boolean(name: str, value: object) -> bool:
@@ -236,10 +244,10 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 
 
-def _remote_listeners(value: typing.Sequence[object]) -> list[str]:
+def is_local(address: object) -> bool:
+    """Tell whether an address of the API is on no network."""
     # An address without a scheme is TCP to dockerd (moby, opts/hosts.go).
-    local = ("unix://", "fd://", "/")
-    return [str(item) for item in value if not str(item).strip().lower().startswith(local)]
+    return str(address).strip().lower().startswith(("unix://", "fd://", "/"))
 
 
 def _options(value: object) -> Json:
@@ -276,13 +284,13 @@ def _options(value: object) -> Json:
         weak = WEAKENING.get(str(key))
         if weak and item == weak[0]:
             raise PolicyError(where, item, f"this would weaken the host: {weak[1]}; leave it out")
-    hosts = value.get("hosts", [])
-    if _remote_listeners(hosts) and value.get("tlsverify") is not True:
+    remote = [item for item in value.get("hosts", []) if not is_local(item)]
+    if remote:
         raise PolicyError(
             f"{name}[hosts]",
-            _remote_listeners(hosts),
-            "a TCP listener without tlsverify gives root to whoever reaches it; "
-            "set tlsverify, tlscacert, tlscert and tlskey too, or listen on the unix socket alone",
+            remote,
+            f"give TCP addresses in {variable('tcp_hosts')}, which sees to it that they ask for client "
+            "certificates (tlsverify): whoever reaches one that does not is root",
         )
     return dict(value)
 
@@ -300,6 +308,73 @@ def _take_over_flags(value: object) -> tuple[str, ...]:
         if OPTIONS[key].secret or key == "userns-remap":
             raise PolicyError(name, key, "this one cannot be taken over; move it by hand")
     return tuple(sorted(set(value)))
+
+
+def _tcp_hosts(value: object, any_address: bool) -> tuple[str, ...]:
+    """Check the addresses at which the API is reached over the network."""
+    name = variable("tcp_hosts")
+    if not isinstance(value, (list, tuple)):
+        raise PolicyError(name, value, "give a list such as [tcp://192.0.2.10:2376]")
+    for item in value:
+        match = re.match(r"tcp://(?:\[([0-9a-f:.]+)\]|([0-9.]+)):([1-9][0-9]{0,4})\Z", str(item))
+        try:
+            address = ipaddress.ip_address((match.group(1) or match.group(2)) if match else "")
+        except ValueError:
+            match = None
+        if match is None or int(match.group(3)) > 65535:
+            raise PolicyError(
+                name,
+                item,
+                "give tcp://ADDRESS:PORT with an IP address of the host, such as "
+                "tcp://192.0.2.10:2376 or tcp://[2001:db8::10]:2376",
+            )
+        if address.is_unspecified and not any_address:
+            raise PolicyError(
+                name,
+                item,
+                "this is every address of the host, also those that it gets one day; name the one that "
+                f"its clients use, or accept it with {variable('tcp_any_address')}: true",
+            )
+    return tuple(dict.fromkeys(value))
+
+
+def _tls(value: object) -> dict[str, str]:
+    """Check the paths of the files for the API's TLS; returned by the keys of daemon.json."""
+    name = variable("tls")
+    if not isinstance(value, dict) or set(value) - set(TLS_FILES):
+        raise PolicyError(
+            name, value, "give a mapping {cacert: PATH, cert: PATH, key: PATH} of files on the host"
+        )
+    for key, path in value.items():
+        parts = path[1:].split("/") if isinstance(path, str) and path.startswith("/") else [""]
+        if {"", ".", ".."} & set(parts):
+            raise PolicyError(
+                f"{name}[{key}]", path, "give the absolute path of a file on the host"
+            )
+        _text(f"tls[{key}]", path)
+    return {TLS_FILES[key]: path for key, path in value.items()}
+
+
+def _check_api(policy: Policy) -> Policy:
+    """Refuse an API on the network whose settings are incomplete, or given twice."""
+    if not policy.tcp_hosts:
+        return policy
+    missing = [key for key, name in TLS_FILES.items() if name not in policy.tls]
+    if missing:
+        raise PolicyError(
+            variable("tls"),
+            {key: policy.tls[name] for key, name in TLS_FILES.items() if name in policy.tls},
+            f"{variable('tcp_hosts')} needs {', '.join(missing)} too: paths on the host of the authority "
+            "that signs its clients' certificates, of the server's certificate and of its private key",
+        )
+    for key in ("tls", "tlsverify", *TLS_FILES.values()):
+        if key in policy.options:
+            raise PolicyError(
+                f"{variable('options')}[{key}]",
+                policy.options[key],
+                f"{variable('tcp_hosts')} and {variable('tls')} set it; leave it out here",
+            )
+    return policy
 
 
 def read(raw: typing.Mapping[str, typing.Any]) -> Policy:
@@ -340,7 +415,8 @@ def read(raw: typing.Mapping[str, typing.Any]) -> Policy:
     restart = raw.get("restart", "when_needed")
     if restart not in ("when_needed", "never"):
         raise PolicyError(variable("restart"), restart, "give when_needed or never")
-    return Policy(
+    any_address = _boolean("tcp_any_address", raw.get("tcp_any_address", False))
+    checked = Policy(
         profile=profile,
         settings=settings,
         options=_options(raw.get("options", {})),
@@ -359,4 +435,8 @@ def read(raw: typing.Mapping[str, typing.Any]) -> Policy:
         containers_tasks_max=_integer(
             "containers_tasks_max", raw.get("containers_tasks_max", 0), 0, 4194304
         ),
+        tcp_hosts=_tcp_hosts(raw.get("tcp_hosts", []), any_address),
+        tcp_any_address=any_address,
+        tls=_tls(raw.get("tls", {})),
     )
+    return _check_api(checked)

@@ -19,7 +19,6 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     look_containers,
     look_files,
     look_images,
-    look_swarm,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import (
@@ -362,14 +361,6 @@ def test_access_lists() -> None:
     ]
     with pytest.raises(ValueError, match="version"):
         look_files.decode_acl(struct.pack("<I", 3))
-
-
-@pytest.mark.parametrize(
-    "pem", ["", "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----"]
-)
-def test_what_is_no_certificate(pem: str) -> None:
-    with pytest.raises(ValueError, match=r"no certificate|cut off"):
-        look_swarm.validity(pem)
 
 
 def test_a_container_that_fails_costs_no_other_its_verdict(host: FakeHost) -> None:
