@@ -55,7 +55,7 @@ def perform(
             **common,
         )
     plan = request["plan"] if request["action"] == "apply" else EMPTY_PLAN
-    return transaction.apply(host, plan, **common)
+    return transaction.apply(host, plan, tls_files=request.get("tls_files"), **common)
 
 
 def recover(host: Host, identifier: str | None, why: str) -> None:

@@ -19,6 +19,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     health,
     ledger as ledger_module,
     look,
+    look_tls,
     transaction_files as files,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.docker_api import (
@@ -81,6 +82,7 @@ def apply(
     daemon_timeout: float = 180.0,
     identifier: str | None = None,
     boot: list[str] | None = None,
+    tls_files: Json | None = None,
 ) -> Json:
     """Apply a plan; return the answer of docker_host_apply (its RETURN documents it).
 
@@ -88,18 +90,22 @@ def apply(
 
     :param identifier: the id of the transaction; None for one of now.
     :param boot: the command that undoes at boot what a loss of power leaves; None for none.
+    :param tls_files: those that the policy names, for the new look.
     """
     try:
         plan = parse_plan(raw_plan)
     except HostError as exc:
         return refusal("plan", str(exc))
     left = ledger_module.open_transaction(host) or ledger_module.problem(host)
+    named = look_tls.by_keys(tls_files or {})
     if plan.empty and left is None:
-        return _answer(None, "nothing", observation=look.observe(host, ["hardening"]))
+        seen = look.observe(host, ["hardening"], tls_files=named)
+        return _answer(None, "nothing", observation=seen)
     with contextlib.ExitStack() as stack:
         transaction = Transaction(host, plan, stack, check_mode, health_timeout, daemon_timeout)
         transaction.id = identifier or transaction.id
         transaction.boot = boot
+        transaction.tls_files = named
         return run(transaction, RECOVERY if plan.empty else STEPS)
 
 
@@ -230,7 +236,7 @@ def _finish(tx: Transaction, outcome: str, **more: typing.Any) -> Json:
 
 def _observe_again(tx: Transaction) -> Json | None:
     try:
-        return look.observe(tx.host, ["hardening"])
+        return look.observe(tx.host, ["hardening"], tls_files=tx.tls_files)
     # The change itself is done; a look that fails must not hide what became of it.
     except Exception:
         return None

@@ -140,6 +140,8 @@ class Transaction:
         self.id = new_id(host.now())
         #: the command that undoes at boot what a loss of power leaves
         self.boot: list[str] | None = None
+        #: files of the API's TLS that the new look has to see even where the daemon does not use them
+        self.tls_files: dict[str, str] = {}
         self.accounts = Accounts(host)
         self.rows: list[Json] = []
         self.journal: Journal | None = None

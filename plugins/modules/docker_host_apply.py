@@ -90,6 +90,12 @@ options:
       - Seconds within which the daemon must answer after a restart.
     type: int
     default: 180
+  tls_files:
+    description:
+      - Files that the policy names for the TLS of the API, for the new look, as for
+        M(bulkhead.hardening.docker_host_info).
+    type: dict
+    default: {}
   document:
     description:
       - A file on the controller to which the whole answer is written, as JSON with mode 0600. The
@@ -239,6 +245,7 @@ def main() -> None:
             "undo_hides_data": {"type": "bool", "default": False},
             "health_timeout": {"type": "int", "default": 120},
             "daemon_timeout": {"type": "int", "default": 180},
+            "tls_files": {"type": "dict", "default": {}},
             "document": {"type": "path"},
         },
         required_one_of=[("plan", "recover", "undo", "purge")],
@@ -252,6 +259,7 @@ def main() -> None:
     for name in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
         signal.signal(name, signal.SIG_IGN)
     fields = (
+        "tls_files",
         "undo",
         "undo_stops_containers",
         "undo_hides_data",
