@@ -794,8 +794,8 @@ class _Planner:
             told.append(f"{', '.join(closed)} closes")
         names = (self._tls_file("tlscert", self.policy.tls["tlscert"]) or {}).get("names", [])
         for host in self.policy.tcp_hosts:
-            address = host.partition("://")[2].rpartition(":")[0].strip("[]")
-            if not ipaddress.ip_address(address).is_unspecified and address not in names:
+            address = ipaddress.ip_address(host.partition("://")[2].rpartition(":")[0].strip("[]"))
+            if not address.is_unspecified and str(address) not in names:
                 told.append(f"clients of {host} must call it {' or '.join(names)}, "
                             "which is what its certificate names")  # fmt: skip
         if told:
