@@ -70,6 +70,7 @@ class Entry:
         for kind in ("user", "group", "subids"):
             changed = self.effects(kind, kind + "_removed")
             found |= {(kind, str(e["user" if kind == "subids" else "name"])) for e in changed}
+        found |= {("sysctl", str(effect["name"])) for effect in self.effects("sysctl")}
         for item in self.end.get("touched") or []:
             kind = item.get("kind")
             if kind == "json_key":
@@ -96,6 +97,7 @@ class Entry:
         ):
             named = {str(e[name]) for e in self.effects(kind, kind + "_removed")}
             lines += ["%s %s" % (word, value) for value in sorted(named)]
+        lines += sorted({str(effect["name"]) for effect in self.effects("sysctl")})
         for effect in self.effects("audit_rules"):
             counts = (len(effect["added"]), len(effect["removed"]))
             lines.append("audit rules in the kernel: %d loaded, %d taken out" % counts)
@@ -143,7 +145,7 @@ def subject_text(subject: Subject) -> str:
     """Return a subject in words."""
     if subject[0] == "key":
         return "%s: %s" % (subject[1], shown_key({"key": subject[2], "member": subject[3]}))
-    if subject[0] == "path":
+    if subject[0] in ("path", "sysctl"):
         return str(subject[1])
     return "%s %s" % ({"subids": "subordinate ids of"}.get(subject[0], subject[0]), subject[1])
 

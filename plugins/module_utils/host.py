@@ -191,6 +191,15 @@ class Host:
         """Return an extended attribute of a path itself. Raises OSError."""
         return os.getxattr(self.path(path), name, follow_symlinks=False)
 
+    def write_sysctl(self, path: str, value: str) -> None:
+        """Write a parameter of the kernel that is there. Raises OSError, also when it is refused."""
+        flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(self.path(path), flags)
+        try:
+            os.write(fd, (value + "\n").encode("ascii"))
+        finally:
+            os.close(fd)
+
     # -- the kernel's audit ---------------------------------------------------------------------
     def audit(self, kind: int, timeout: float = 5.0) -> list[bytes]:
         """Ask the kernel's audit subsystem and return the answers of that kind, without headers.

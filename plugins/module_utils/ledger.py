@@ -23,7 +23,8 @@ that name before; ``loaded_at``, in seconds since the epoch),
 ``{"kind": "mode", "path", "before": {"mode", "uid", "gid"}, "mode", "uid", "gid"}``,
 ``{"kind": "subids", "user", "subuid": None | {"start", "count"}, "subgid": (likewise),
 "created": [PATH, ...]}`` (``created``: which of both files were not there before),
-``{"kind": "user", "name"}`` and ``{"kind": "group", "name"}``.
+``{"kind": "user", "name"}``, ``{"kind": "group", "name"}`` and
+``{"kind": "sysctl", "name", "before", "value"}`` (texts: what the running kernel had, and has).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ import re
 import stat as stat_module
 import typing
 
-from ansible_collections.bulkhead.hardening.plugins.module_utils import apparmor
+from ansible_collections.bulkhead.hardening.plugins.module_utils import apparmor, sysctls
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import MAX_FILE_BYTES, Host
 
 STATE_DIRECTORY = "/var/lib/bulkhead"
@@ -527,6 +528,10 @@ def _group_intact(host: Host, item: _Item, documents: _Documents) -> bool:
     return _has_entry(host, "/etc/group", str(item["name"]))
 
 
+def _sysctl_intact(host: Host, item: _Item, documents: _Documents) -> bool:
+    return sysctls.running(host, str(item["name"])) == str(item["value"])
+
+
 _INTACT: dict[str, typing.Callable[[Host, _Item, _Documents], bool]] = {
     "json_key": _key_intact,
     "file": _file_intact,
@@ -534,4 +539,5 @@ _INTACT: dict[str, typing.Callable[[Host, _Item, _Documents], bool]] = {
     "subids": _subids_intact,
     "user": _user_intact,
     "group": _group_intact,
+    "sysctl": _sysctl_intact,
 }

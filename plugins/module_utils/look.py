@@ -13,6 +13,7 @@ import typing
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     look_collect,
     look_host,
+    look_protection,
     look_tls,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
@@ -151,6 +152,7 @@ _FOR_PLANS: dict[str, typing.Callable[[Pass], typing.Any]] = {
     "lsm": lambda look: look.security_modules(),
     "sysctls": lambda look: look_host.sysctls(look.host),
     "modules": lambda look: look_host.modules(look.host, look.notes),
+    "kernel": lambda look: look_protection.section(look.host, look.notes),
     "audit": look_collect.audit,
     "bulkhead": lambda look: look_host.bulkhead(look.host, look.notes),
 }

@@ -67,6 +67,10 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_ste
     units,
     validate_config,
 )
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_sysctls import (
+    set_one_way,
+    set_values,
+)
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_tidy import tidy
 
 #: Seconds that a second controller waits for the first one's transaction.
@@ -400,9 +404,11 @@ STEPS = (
     Step("daemon_json", daemon_json),
     Step("modes", modes),
     Step("audit_rules", audit_rules),
+    Step("sysctls", set_values),
     Step("daemon", daemon),
     Step("health", health_gate),
     Step("tidy", tidy),
+    Step("sysctls_for_good", set_one_way),
     Step("commit", commit),
 )
 

@@ -32,6 +32,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     audit_kernel,
     health,
     ledger as ledger_module,
+    sysctls,
     transaction_files as files,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host, HostError
@@ -267,6 +268,7 @@ class Undo:
                 self._profiles,
                 self._units,
                 self._audit_rules,
+                self._sysctls,
                 self._daemon,
                 self._ports,
                 self._witness,
@@ -418,6 +420,15 @@ class Undo:
     def _audit_rules(self) -> None:
         for effect in self._effects("audit_rules"):
             self.notes += audit_kernel.put_back(self._host, effect)
+
+    def _sysctls(self) -> None:
+        for effect in self._effects("sysctl"):
+            self._attempt(self._sysctl, effect)
+
+    def _sysctl(self, effect: Json) -> None:
+        note = sysctls.put_back(self._host, effect["name"], effect["before"], effect["after"])
+        if note:
+            self.notes.append(note)
 
     def _ports(self) -> None:
         """Remove what a restart that did not end well left; see published_ports."""

@@ -32,6 +32,7 @@ _IDENTITY = {
     "subids": ("user",),
     "user": ("name",),
     "group": ("name",),
+    "sysctl": ("name",),
 }
 
 

@@ -11,7 +11,11 @@ from __future__ import annotations
 import re
 import typing
 
-from ansible_collections.bulkhead.hardening.plugins.module_utils import apparmor, audit_rules
+from ansible_collections.bulkhead.hardening.plugins.module_utils import (
+    apparmor,
+    audit_rules,
+    sysctls,
+)
 from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import OPTIONS
 from ansible_collections.bulkhead.hardening.plugins.module_utils.flags_dropin import FLAGS_DROPIN
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import HostError
@@ -39,6 +43,7 @@ ALLOWED_DIRECTORIES = (
     "/etc/audit/rules.d/",
     "/etc/sysctl.d/",
     "/etc/modprobe.d/",
+    "/etc/default/grub.d/",
 )
 
 #: The slice in which containers are bounded together; see docs/decisions/0009.
@@ -53,6 +58,7 @@ _MAX_CONTENT = 1024 * 1024
 _ROLE = re.compile(r"\A[a-z][a-z0-9_]{0,63}\Z")
 # What useradd and groupadd accept without --badname.
 _NAME = re.compile(r"\A[a-z_][a-z0-9_-]{0,31}\Z")
+_NUMBER = re.compile(r"\A-?[0-9]{1,10}\Z")
 _MODE = re.compile(r"\A0[0-7]{3}\Z")
 
 
@@ -211,6 +217,15 @@ def _profile(value: typing.Any) -> str | None:
     return None if valid else "is not the name of a profile that is also a file's"
 
 
+def _sysctl(value: typing.Any) -> str | None:
+    return None if value in sysctls.NAMES else "is no kernel parameter that may be set"
+
+
+def _number(value: typing.Any) -> str | None:
+    valid = isinstance(value, str) and _NUMBER.match(value)
+    return None if valid else "is not a number, as a text"
+
+
 def _keys(value: typing.Any) -> str | None:
     if not isinstance(value, list) or not value or len(set(map(str, value))) != len(value):
         return "is not a list of different keys"
@@ -254,6 +269,8 @@ _OPERATIONS: dict[str, dict[str, _Check]] = {
     },
     "flags_taken": {"path": _flags_path, "keys": _keys, "observed": _text},
     "audit_load": {"path": _rules_path, "observed": _text},
+    "sysctl_set": {"name": _sysctl, "value": _number, "observed": _number},
+    "sysctl_restore": {"name": _sysctl},
     "json_set": {
         "path": _path,
         "key": _text,
@@ -279,6 +296,7 @@ _DISOWN: dict[str, dict[str, _Check]] = {
     "subids": {"user": _name},
     "user": {"name": _name},
     "group": {"name": _name},
+    "sysctl": {"name": _sysctl},
 }
 
 
@@ -305,7 +323,7 @@ def _subject(operation: Operation) -> tuple[str, ...]:
     group = {"file_absent": "file", "file_present": "file", "json_set": "key", "json_remove": "key"}
     group.update(mode_restore="mode", flags_taken="file", apparmor_profile="file")
     group.update(subid_absent="subid_present", user_absent="user_present")
-    group["group_absent"] = "group_present"
+    group.update(group_absent="group_present", sysctl_restore="sysctl_set")
     names = ("kind", "path", "key", "member", "user", "name")
     return (group.get(kind, kind), *(str(operation[n]) for n in names if n in operation))
 

@@ -19,6 +19,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     transaction_audit,
     transaction_diff as diffs,
     transaction_files as files,
+    transaction_sysctls,
     validate,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.flags_dropin import FLAGS_DROPIN
@@ -82,6 +83,7 @@ def precheck(tx: Transaction) -> str:
     _plan_targets(tx)
     transaction_audit.check_rules(tx)
     transaction_apparmor.check_profiles(tx)
+    transaction_sysctls.check_sysctls(tx)
     _check_modes(tx)
     _check_accounts(tx)
     check_removals(tx)
@@ -190,7 +192,7 @@ def _check_versions(tx: Transaction) -> None:
         if operation["op"] == "subid_present":
             for path in SUBID_FILES:
                 _check_version(tx, path, observed[os.path.basename(path)])
-        elif observed is not None:
+        elif observed is not None and "path" in operation:
             _check_version(tx, operation["path"], observed)
 
 
@@ -396,6 +398,7 @@ def check(tx: Transaction) -> str:
         or bool(tx.profiles)
         or _owned_differs(tx)
         or any(transaction_audit.delta(tx))
+        or bool(transaction_sysctls.changes(tx))
     )
     tx.diff = _differences(tx)
     if not tx.check_mode:
@@ -458,6 +461,7 @@ def _differences(tx: Transaction) -> list[Json]:
             rows.append(diffs.row(operation["path"], diffs.mode_of(st) + "\n", wanted + "\n"))
     rows += transaction_audit.rows(tx)
     rows += transaction_apparmor.rows(tx)
+    rows += transaction_sysctls.rows(tx)
     return rows + diffs.removed_account_rows(tx.plan.operations, tx.ownership)
 
 

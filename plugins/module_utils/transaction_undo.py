@@ -20,6 +20,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     health,
     history,
     ledger as ledger_module,
+    sysctls,
     transaction_apparmor,
     transaction_files as files,
     validate,
@@ -203,6 +204,7 @@ class _Reversal:
         self._modes()
         self._accounts()
         self._audit_rules()
+        self._sysctls()
         self._ledger()
         tx = self._tx
         tx.plan = tx.plan._replace(operations=self._operations)
@@ -391,6 +393,16 @@ class _Reversal:
         for effect in self._entry.effects("audit_rules"):
             names = {name: effect[name] for name in ("added", "removed")}
             self._operations.append({"op": "audit_back", **names})
+
+    def _sysctls(self) -> None:
+        for effect in self._entry.effects("sysctl"):
+            name, before = effect["name"], effect["before"]
+            now = sysctls.running(self._tx.host, name)
+            if now in (None, before):
+                continue
+            if now != effect["after"]:
+                raise HostError(_BY_WHOM % name)
+            self._operations.append({"op": "sysctl_back", "name": name, "value": before})
 
     # -- who owns what -------------------------------------------------------------------------
     def _touched(self) -> list[Json]:

@@ -30,6 +30,7 @@ _GIVE_BACK = {
     "subids": "subid_absent",
     "user": "user_absent",
     "group": "group_absent",
+    "sysctl": "sysctl_restore",
 }
 _NAMES = ("path", "key", "member", "user", "name")
 

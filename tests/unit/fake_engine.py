@@ -353,8 +353,14 @@ class FakeHost(Host):
         for name, value in (
             ("kernel/osrelease", "6.12.0"), ("kernel/hostname", "h1"),
             ("kernel/pid_max", "4194304"), ("user/max_user_namespaces", "7000"),
+            ("kernel/kptr_restrict", "0"), ("kernel/unprivileged_bpf_disabled", "2"),
+            ("kernel/yama/ptrace_scope", "0"), ("net/ipv4/ip_forward", "1"),
+            ("net/ipv4/conf/all/forwarding", "1"), ("net/ipv4/conf/docker0/forwarding", "1"),
         ):  # fmt: skip
             self.write("/proc/sys/" + name, value + "\n")
+        self.write("/proc/cmdline", "root=/dev/vda ro quiet vsyscall=none slab_nomerge\n")
+        self.write("/proc/modules", "overlay 217088 0 - Live 0x0\nudf 139264 0 - Live 0x0\n")
+        self.write("/sys/kernel/security/lockdown", "[none] integrity confidentiality\n")
         self.write("/sys/fs/cgroup/cgroup.controllers", "pids\n")
         self.write("/sys/kernel/security/lsm", "lockdown,capability,apparmor")
         self.write("/sys/module/apparmor/parameters/enabled", "Y\n")

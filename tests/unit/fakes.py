@@ -314,6 +314,10 @@ class ActHost(FakeHost):
         self.command: list[str] = []
         self.flags: Json = {}
         self.validate_says: str | None = None
+        #: values of parameters that the kernel does not let go of, by path
+        self.one_way: dict[str, str] = {}
+        #: called after each parameter that is written, with its path
+        self.on_sysctl: typing.Callable[[str], None] = lambda path: None
         self._offset = 0.0
         for path in ("/var/lib", "/etc/systemd/system", "/usr/sbin"):
             (root / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
@@ -358,6 +362,19 @@ class ActHost(FakeHost):
         """Let the clock go on at once."""
         self._offset += seconds
         time.sleep(0.001)
+
+    # -- the kernel ----------------------------------------------------------------------------------
+    def write_sysctl(self, path: str, value: str) -> None:
+        """Write a parameter, unless it has a value that only a boot takes back."""
+        if self.one_way.get(path) == self.read_text(path).strip() != value:
+            raise PermissionError(1, "Operation not permitted", path)
+        super().write_sysctl(path, value)
+        self.on_sysctl(path)
+
+    def sysctls(self) -> dict[str, str]:
+        """Return all parameters of the running kernel, by path."""
+        found = (path for path in (self.base / "proc/sys").rglob("*") if path.is_file())
+        return {str(path.relative_to(self.base)): path.read_text() for path in found}
 
     # -- programs ------------------------------------------------------------------------------------
     def run(self, argv: list[str], timeout: float = 60.0, stdin: bytes | None = None) -> Completed:
@@ -553,6 +570,13 @@ def profile(host: FakeHost, name: str, *rules: str, mode: str = "enforce") -> Js
                   observed=host.version(path)),
         role="docker_apparmor",
     )  # fmt: skip
+
+
+def sysctl_set(host: FakeHost, name: str, value: str, undo: str = "live") -> Json:
+    """Return the operation that sets a parameter of the kernel as it is now."""
+    observed = host.read_text("/proc/sys/" + name.replace(".", "/")).strip()
+    fields = {"name": name, "value": value, "observed": observed, "undo": undo}
+    return {**operation("sysctl_set"), "role": "docker_kernel", **fields}
 
 
 def accounts(host: FakeHost, name: str = "bulkhead-userns", start: int = 300000) -> list[Json]:

@@ -80,6 +80,47 @@ def watched(control: str, what: str, path: str, kind: str = "file") -> Json:
     }  # fmt: skip
 
 
+#: Parameters of Debian 13's kernel as it is installed with Docker, by name.
+PARAMETERS: dict[str, str] = {
+    "dev.tty.ldisc_autoload": "1",
+    "dev.tty.legacy_tiocsti": "0",
+    "fs.protected_fifos": "0",
+    "fs.protected_hardlinks": "1",
+    "fs.protected_regular": "0",
+    "fs.protected_symlinks": "1",
+    "fs.suid_dumpable": "0",
+    "kernel.dmesg_restrict": "1",
+    "kernel.io_uring_disabled": "0",
+    "kernel.kexec_load_disabled": "0",
+    "kernel.kptr_restrict": "0",
+    "kernel.oops_limit": "10000",
+    "kernel.perf_event_paranoid": "3",
+    "kernel.randomize_va_space": "2",
+    "kernel.sysrq": "438",
+    "kernel.unprivileged_bpf_disabled": "2",
+    "kernel.warn_limit": "0",
+    "kernel.yama.ptrace_scope": "0",
+    "net.core.bpf_jit_harden": "0",
+    "net.ipv4.conf.all.accept_redirects": "0",
+    "net.ipv4.conf.all.accept_source_route": "0",
+    "net.ipv4.conf.all.send_redirects": "1",
+    "net.ipv4.conf.default.accept_redirects": "1",
+    "net.ipv4.conf.default.accept_source_route": "1",
+    "net.ipv4.conf.default.send_redirects": "1",
+    "net.ipv4.icmp_echo_ignore_broadcasts": "1",
+    "net.ipv4.icmp_ignore_bogus_error_responses": "1",
+    "net.ipv4.tcp_rfc1337": "0",
+    "net.ipv4.tcp_syncookies": "1",
+    "net.ipv6.conf.all.accept_redirects": "1",
+    "net.ipv6.conf.all.accept_source_route": "0",
+    "net.ipv6.conf.default.accept_redirects": "1",
+    "net.ipv6.conf.default.accept_source_route": "0",
+    "vm.mmap_min_addr": "65536",
+    "vm.mmap_rnd_bits": "28",
+    "vm.mmap_rnd_compat_bits": "8",
+    "vm.unprivileged_userfaultfd": "0",
+}
+
 _STOCK: Json = {
     "schema": "bulkhead.observation/1",
     "unread": [],
@@ -161,6 +202,25 @@ _STOCK: Json = {
     "lsm": {},
     "sysctls": {"user.max_user_namespaces": "7000"},
     "modules": {"br_netfilter": "available"},
+    "kernel": {
+        "sysctls": {
+            name: {"value": value, "set_by": None, "overruled_by": None}
+            for name, value in PARAMETERS.items()
+        },
+        "boot": {},
+        "lockdown": "none",
+        "modules_loaded": [],
+        "modules_blocked": {},
+        "boot_directory": True,
+        "files": [
+            {"path": path, "version": "absent", "sha256": None}
+            for path in (
+                "/etc/sysctl.d/60-bulkhead-docker.conf",
+                "/etc/modprobe.d/bulkhead-docker.conf",
+                "/etc/default/grub.d/60-bulkhead-docker.cfg",
+            )
+        ],
+    },
     "bulkhead": {"state": "absent", "reason": None, "profile": None, "owned": {}},
 }
 

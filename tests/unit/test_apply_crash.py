@@ -25,6 +25,7 @@ from .fakes import (
     operation,
     plan,
     profile,
+    sysctl_set,
 )
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="changes owners, as root does")
@@ -93,6 +94,19 @@ def profiles(host: ActHost) -> Json:
     )
 
 
+SYSCTLS = "/etc/sysctl.d/60-bulkhead-docker.conf"
+
+
+def parameters(host: ActHost) -> Json:
+    """Parameters of the kernel: one that comes, one that changes and one that goes, and their file."""
+    return plan(
+        file_present(host, SYSCTLS, "kernel.kptr_restrict = 2\n"),
+        sysctl_set(host, "kernel.kptr_restrict", "2"),
+        sysctl_set(host, "kernel.yama.ptrace_scope", "2"),
+        operation("sysctl_restore", name="kernel.unprivileged_bpf_disabled"),
+    )
+
+
 CASES: dict[str, tuple[typing.Callable[[ActHost], Json], list[str], int]] = {
     # plan, containers, how many records there are at least
     "strict": (strict, [], 40),
@@ -100,6 +114,7 @@ CASES: dict[str, tuple[typing.Callable[[ActHost], Json], list[str], int]] = {
     "reload": (reload, ["web"], 25),
     "rules": (rules, ["web"], 15),
     "profiles": (profiles, ["web"], 30),
+    "parameters": (parameters, ["web"], 25),
 }
 
 
@@ -127,6 +142,10 @@ def prepare(name: str, host: ActHost) -> None:
                 effect="reload",
             ),
         )
+        assert first["transaction"]["outcome"] == "committed", first["msg"]
+    if name == "parameters":
+        former = [("kernel.yama.ptrace_scope", "1"), ("kernel.unprivileged_bpf_disabled", "0")]
+        first = apply(host, plan(*(sysctl_set(host, *one) for one in former)))
         assert first["transaction"]["outcome"] == "committed", first["msg"]
     if name == "profiles":
         names = ("docker-upgraded", "docker-gone")
@@ -164,7 +183,7 @@ def state(host: ActHost) -> tuple[typing.Any, ...]:
     mode = oct((host.base / "run/docker.sock").stat().st_mode & 0o7777)
     audit = sorted(shown(raw) for raw in host.kernel_rules or [])
     policies = dict(host.apparmor.policies)
-    return host.tree(), effective, host.pids(), mode, audit, policies
+    return host.tree(), effective, host.pids(), mode, audit, policies, host.sysctls()
 
 
 def total(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, tuple[typing.Any, ...]]:
@@ -199,10 +218,12 @@ def interrupted(
         answer = apply(host, plan(operation("disown", kind="user", name="nobody")))
         assert answer["transaction"]["outcome"] == "committed", answer["msg"]
         assert ledger.open_transaction(host) is None
-        tree, effective, pids, mode, audit, policies = state(host)
+        tree, effective, pids, mode, audit, policies, parameters = state(host)
         if committed:
-            assert (tree, effective, mode, audit, policies) == (new[0], new[1], *new[3:])
+            rest = (mode, audit, policies, parameters)
+            assert (tree, effective, *rest) == (new[0], new[1], *new[3:])
             return
+        assert parameters == old[6]
         assert policies == old[5]
         assert tree == old[0]
         assert mode == old[3]

@@ -66,6 +66,9 @@ VALID: list[Json] = [
     operation("disown", kind="user", name="u"),
     operation("disown", kind="group", name="u"),
     operation("audit_load", path="/etc/audit/rules.d/50-x.rules", observed="1"),
+    operation("sysctl_set", name="kernel.kptr_restrict", value="2", observed="0"),
+    operation("sysctl_restore", name="kernel.kptr_restrict"),
+    operation("disown", kind="sysctl", name="kernel.kptr_restrict"),
     operation("apparmor_profile", path="/etc/apparmor.d/docker-x", profile="docker-x",
               content="profile docker-x {}\n", observed="absent"),
 ]  # fmt: skip
@@ -82,6 +85,7 @@ INVALID = [
     ("mode", "644"), ("mode", "0666"), ("mode", "4755"), ("mode", 420), ("mode", "0648"),
     ("content", 3), ("key", ""), ("member", ""), ("value", None), ("extra", 1), ("kind", "thing"),
     ("profile", "Docker"), ("profile", "a/b"), ("profile", ""), ("profile", "x.dpkg-new"),
+    ("name", "net.ipv4.ip_forward "), ("name", 3),
 ]  # fmt: skip
 
 

@@ -79,7 +79,11 @@ def test_everything_comes_back(name: str) -> None:
     with build(name) as host:
         prepare(name, host)
         old = state(host)
-        before = host.ledger() if name in ("reload", "rules", "profiles") else ledger.empty_ledger()
+        before = (
+            host.ledger()
+            if name in ("reload", "rules", "profiles", "parameters")
+            else ledger.empty_ledger()
+        )
         identifier = committed(host, CASES[name][0](host))
         answer = undone(host)
         assert answer["transaction"]["undid"] == identifier
@@ -338,7 +342,9 @@ def test_a_crash_at_every_record(name: str, after: bool, monkeypatch: pytest.Mon
             now = state(host)
             held = history.holding(history.entries(host))
             wanted = (
-                new if len(held) == (3 if name in ("reload", "rules", "profiles") else 2) else old
+                new
+                if len(held) == (3 if name in ("reload", "rules", "profiles", "parameters") else 2)
+                else old
             )
             assert (now[0], *now[2:]) == (wanted[0], *wanted[2:]), number
             if wanted is new:
