@@ -351,12 +351,17 @@ class _Planner:
             else:
                 self._row(f"at boot: {parameter}", BOOT, "pending",
                           reason="run update-grub and reboot")  # fmt: skip
-        missing = [
-            name for name in facts()["boot"] if name not in wanted and not self._booted(name)
-        ]
+        keys = {one.partition("=")[0] for one in wanted}
+        missing = {
+            key: name
+            for name in reversed(facts()["boot"])  # of a key with several values the first one
+            for key in [name.partition("=")[0]]
+            if key not in keys and not self._booted(name)
+        }
         if missing:
-            self._row("at boot", BOOT, "held_back", wanted=", ".join(missing),
-                      reason="not on the command line: " + ", ".join(missing))  # fmt: skip
+            told = ", ".join(reversed(missing.values()))
+            self._row("at boot", BOOT, "held_back", wanted=told,
+                      reason=f"not on the command line: {told}")  # fmt: skip
         text = ""
         if wanted and possible:
             text = f'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX {" ".join(wanted)}"\n'
@@ -365,6 +370,8 @@ class _Planner:
 
     def _booted(self, parameter: str) -> bool:
         name, _, value = parameter.partition("=")
+        if name == "lockdown":  # confidentiality is more than integrity
+            return self.kernel["lockdown"] in (value, "confidentiality")
         return bool(self.kernel["boot"].get(name) == value)
 
     # -- files ---------------------------------------------------------------------------------
