@@ -25,6 +25,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_pla
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import kernel_plan
 from tests.unit import observations as obs
 from tests.unit.checkout import ROOT
+from tests.unit.kernel_table import rows
 from tests.unit.test_daemon_plan_recorded import recorded, states
 
 Json = dict[str, typing.Any]
@@ -522,3 +523,10 @@ def test_no_host_is_weakened_and_each_is_done_after_one_plan(
     after = docker_kernel_plan(applied(look, plan), {"profile": profile})
     assert after["operations"] == []
     assert odd or parse_plan({k: plan[k] for k in ("schema", "profile", "operations", "daemon")})
+
+
+def test_the_readme_lists_what_is_managed() -> None:
+    text = (ROOT / "roles/docker_kernel/README.md").read_text()
+    assert "\n".join(rows()) in text
+    named = [*protection.MODULES, *(f"`{one}`" for one in kernel_plan.facts()["boot"])]
+    assert [name for name in named if name not in text] == []
