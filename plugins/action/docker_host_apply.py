@@ -32,7 +32,7 @@ class ActionModule(Door):
         if not isinstance(plan, dict) or plan.get("schema") != plans.SCHEMA:
             return {"failed": True, "msg": f"plan: hand in a mapping of schema {plans.SCHEMA}"}
         if plans.is_empty(plan):
-            transaction: Json = {"id": None, "outcome": "nothing", "steps": [], "reason": None,
+            transaction: Json = {"id": None, "outcome": "nothing", "steps": [], "stays": [], "reason": None,
                            "failed_step": None, "daemon_restarts": 0, "daemon_reloads": 0}  # fmt: skip
             return {"changed": False, "transaction": transaction, "running_containers": []}
         arguments["plan"] = {k: v for k, v in plan.items() if k not in _FOR_PEOPLE}

@@ -108,6 +108,7 @@ def _answer(host: Host, outcome: str, changed: bool, reason: str | None = None) 
             "steps": [],
             "daemon_restarts": 0,
             "daemon_reloads": 0,
+            "stays": [],
         },
         "running_containers": [],
         "observation": after,

@@ -157,6 +157,7 @@ def _answer(
     steps: list[Json] | None = None,
     restarts: int = 0,
     reloads: int = 0,
+    stays: list[str] | None = None,
     changed: bool = False,
     **more: typing.Any,
 ) -> Json:
@@ -171,6 +172,7 @@ def _answer(
             "steps": steps or [],
             "daemon_restarts": restarts,
             "daemon_reloads": reloads,
+            "stays": stays or [],
         },
         "running_containers": [],
         "observation": None,
@@ -230,6 +232,7 @@ def _finish(tx: Transaction, outcome: str, **more: typing.Any) -> Json:
         steps=tx.rows,
         restarts=tx.daemon.restarts,
         reloads=tx.daemon.reloads,
+        stays=tx.stays,
         changed=tx.changed,
         diff=tx.diff if outcome in ("committed", "checked") else [],
         running_containers=health.compare_containers(tx.before, after or {}),

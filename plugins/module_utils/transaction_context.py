@@ -170,6 +170,8 @@ class Transaction:
         #: by profile, the image of what the kernel held under its name
         self.compiled: dict[str, Json | None] = {}
         self.directories: list[str] = []
+        #: what the kernel does not take back before the next boot, as texts
+        self.stays: list[str] = []
         self.witness: Json | None = None
 
     # -- small questions -----------------------------------------------------------------------

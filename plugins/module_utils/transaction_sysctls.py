@@ -109,7 +109,8 @@ def _set(tx: Transaction, change: Change) -> str:
                     "the kernel does not take %s=%s: %s"
                     % (change.name, change.wanted, exc.strerror)
                 ) from exc
-            return sysctls.stays(change.name, change.now)
+            tx.stays.append(sysctls.stays(change.name, change.now))
+            return tx.stays[-1]
     tx.changed = True
     return "%s=%s" % (change.name, change.wanted)
 

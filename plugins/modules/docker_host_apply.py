@@ -201,6 +201,10 @@ transaction:
     daemon_reloads:
       description: How often the daemon was reloaded, those of a rollback included.
       type: int
+    stays:
+      description: What the kernel does not take back before the next boot, as texts.
+      type: list
+      elements: str
 earlier:
   description:
     - What became of earlier runs whose controller was gone at their end, the oldest first, each like

@@ -66,6 +66,7 @@ def owned(host: ActHost) -> list[Json]:
 def test_a_value_is_set_and_owned(host: ActHost) -> None:
     answer = done(host, sysctl_set(host, KPTR, "2"))
     assert (answer["changed"], value(host, KPTR)) == (True, "2")
+    assert answer["transaction"]["stays"] == []
     assert step(answer, "sysctls")["detail"] == "kernel.kptr_restrict=2"
     assert owned(host) == [{"kind": "sysctl", "name": KPTR, "intact": True}]
     assert answer["observation"]["kernel"]["sysctls"][KPTR]["value"] == "2"
@@ -174,6 +175,9 @@ def test_giving_it_back_says_that_it_stays(host: ActHost) -> None:
     done(host, one_way(host, BPF, "1"))
     answer = done(host, restore(BPF))
     assert BPF + " stays 1 until the next boot" in step(answer, "sysctls")["detail"]
+    assert answer["transaction"]["stays"] == [
+        BPF + " stays 1 until the next boot: the kernel does not take it back"
+    ]
     assert (value(host, BPF), owned(host)) == ("1", [])
 
 

@@ -1,4 +1,4 @@
-"""The kernel: parameters in effect and at the next boot, those of others untouched, packets passed on as before."""
+"""The kernel: parameters in effect and for the next boot, those of others kept, packets still passed on."""
 
 from __future__ import annotations
 
