@@ -3,6 +3,8 @@ title: Addresses of the kernel are not shown
 topic: kernel
 why: Whoever knows where the kernel lies in memory needs one bug less to take it over.
 stopped_by: kernel.kptr_restrict, kernel.perf_event_paranoid and the missing CAP_SYSLOG
+checks: [BH-18]
+variables: [docker_kernel_sysctls]
 weakened: {cap_add: [SYSLOG], userns_mode: host}
 unshown: With kernel.kptr_restrict 2 no container sees addresses, whatever it may do.
 """

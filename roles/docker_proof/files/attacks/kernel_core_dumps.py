@@ -3,8 +3,8 @@ title: A program with the setuid bit leaves no memory behind
 topic: kernel
 why: The core dump of a program that ran as root holds what only root may read, and belongs to who started it.
 stopped_by: fs.suid_dumpable; earlier still no-new-privileges
-checks: ["2.15"]
-variables: [docker_daemon_no_new_privileges]
+checks: ["2.15", BH-23]
+variables: [docker_daemon_no_new_privileges, docker_kernel_sysctls]
 unshown: Only the host's setting decides, and kernels start with 0. With 1 it breaches in every container.
 """
 

@@ -3,6 +3,8 @@ title: Links in a shared directory are no trap
 topic: kernel
 why: A link that somebody else put into /tmp makes a program of root open another file than it means to.
 stopped_by: fs.protected_symlinks and fs.protected_hardlinks
+checks: [BH-22]
+variables: [docker_kernel_sysctls]
 unshown: Only the host's settings decide, and Debian's are 1. With 0 it breaches in every container.
 """
 

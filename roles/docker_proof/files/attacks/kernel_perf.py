@@ -3,8 +3,8 @@ title: Performance counters are not used without privileges
 topic: kernel
 why: They are a large and often broken part of the kernel, and they measure what other programs do.
 stopped_by: the seccomp filter; without it kernel.perf_event_paranoid
-checks: ["5.22"]
-variables: [docker_daemon_seccomp_profile]
+checks: ["5.22", BH-20]
+variables: [docker_daemon_seccomp_profile, docker_kernel_sysctls]
 weakened: {security_opt: [seccomp=unconfined, apparmor=unconfined, label=disable]}
 unshown: Debian's kernels set perf_event_paranoid to 3; it breaches where a host has set it to 2 or less.
 """

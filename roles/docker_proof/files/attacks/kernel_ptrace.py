@@ -3,6 +3,8 @@ title: A process does not take over another of the same user
 topic: kernel
 why: One broken program of a user reads the keys out of the memory of all others of that user.
 stopped_by: kernel.yama.ptrace_scope
+checks: [BH-21]
+variables: [docker_kernel_sysctls]
 falco: PTRACE attached to process
 weakened: {security_opt: [seccomp=unconfined, apparmor=unconfined, label=disable]}
 unshown: Only the host's setting decides. With 0 it breaches in every container, else it holds in all.

@@ -3,6 +3,8 @@ title: Files in a shared directory are no trap
 topic: kernel
 why: A file or pipe that somebody else laid ready in /tmp takes in what a program of root writes.
 stopped_by: fs.protected_regular and fs.protected_fifos
+checks: [BH-22]
+variables: [docker_kernel_sysctls]
 weakened: {security_opt: [seccomp=unconfined, apparmor=unconfined, label=disable]}
 unshown: Only the host's settings decide. With 0 it breaches in every container, else it holds in all.
 """
