@@ -67,6 +67,7 @@ options:
       - lsm
       - sysctls
       - modules
+      - kernel
       - bulkhead
       - unit_list
       - swarm
@@ -243,6 +244,12 @@ observation:
       returned: when gathered
     modules:
       description: Whether C(br_netfilter) is V(loaded), V(available) or V(absent).
+      type: dict
+      returned: when gathered
+    kernel:
+      description:
+        - How the kernel protects itself - parameters and which file sets them at boot, parameters of
+          the command line, lockdown, rare modules.
       type: dict
       returned: when gathered
     bulkhead:
