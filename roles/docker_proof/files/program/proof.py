@@ -67,6 +67,8 @@ def attempt(
     """
     try:
         result = call()
+    except NotImplementedError:
+        return Try(what, NOT_APPLICABLE, "this architecture has no such call")
     except OSError as exc:
         name = name_of(exc.errno)
         if exc.errno in past:
@@ -94,11 +96,14 @@ NUMBERS = {
     "swapoff": (168, 225),
     "reboot": (169, 142),
     "sethostname": (170, 161),
+    "setdomainname": (171, 162),
     "init_module": (175, 105),
     "delete_module": (176, 106),
     "quotactl": (179, 60),
     "clock_settime": (227, 112),
     "settimeofday": (164, 170),
+    "adjtimex": (159, 171),
+    "clock_adjtime": (305, 266),
     "acct": (163, 89),
     "iopl": (172, None),
     "ioperm": (173, None),
@@ -142,8 +147,10 @@ NUMBERS = {
     "fspick": (433, 433),
     "pidfd_getfd": (438, 438),
     "clone3": (435, 435),
+    "process_madvise": (440, 440),
     "mount_setattr": (442, 442),
     "quotactl_fd": (443, 443),
+    "set_mempolicy_home_node": (450, 450),
     "memfd_create": (319, 279),
 }
 
@@ -169,6 +176,26 @@ def syscall(name: str, *arguments: int | ctypes.Array[typing.Any] | bytes | None
     return result
 
 
+# -- tasks ---------------------------------------------------------------------------------------
+def start_tasks(most: int) -> tuple[int, int]:
+    """Start tasks that wait until the process is killed; return how many there are, and why no more.
+
+    Threads: the PIDs controller and RLIMIT_NPROC count them like processes, and they take less of the
+    machine.
+
+    :param most: as many as this process may have, itself included.
+    :returns: the number of tasks, and the errno that refused the next one, or 0.
+    """
+    attributes, identity, started, refused = ctypes.create_string_buffer(64), ctypes.c_ulong(), 1, 0
+    _libc.pthread_attr_init(attributes)
+    # As small as pthread_attr_setstacksize(3) allows: memory is not what this is about.
+    _libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(16384))
+    while started < most and not refused:
+        refused = _libc.pthread_create(ctypes.byref(identity), attributes, _libc.pause, None)
+        started += not refused
+    return started, refused
+
+
 # -- the container itself ------------------------------------------------------------------------
 def status() -> dict[str, str]:
     """Return the fields of /proc/self/status."""
@@ -188,6 +215,13 @@ def read(path: str) -> str | None:
             return stream.read()
     except OSError:
         return None
+
+
+def lacks_apparmor() -> list[Try]:
+    """Return a try that is not applicable where the kernel has no AppArmor, else none."""
+    if read("/proc/self/attr/apparmor/current") is not None:
+        return []
+    return [Try("be confined by AppArmor", NOT_APPLICABLE, "the kernel has no AppArmor")]
 
 
 # -- pieces of attacks ---------------------------------------------------------------------------
