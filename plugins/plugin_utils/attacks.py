@@ -345,7 +345,7 @@ def _row(attack: Attack, variant: str, said: Json, container: Json) -> Json:
         "reason": reason,
         "stopped_by": attack.stopped_by,
         "tries": tries,
-        "blocked": sum(item["outcome"] == "held" for item in tries),
+        "blocked": _blocked(tries)[0],
         "records": _maps(said.get("records")),
         "kernel": container.get("kernel"),
         "checks": list(attack.checks),
@@ -380,20 +380,32 @@ def _outcome(attack: Attack, tries: list[Json], error: object) -> tuple[str, str
     good, bad = ("works", "broken") if attack.is_work else ("breached", "held")
     order = ("held", "error", "breached") if attack.is_work else ("breached", "error", "held")
     names = {"breached": good, "held": bad, "error": "error"}
+    blocked, tried = _blocked(tries)
+    counted = "" if attack.is_work or tried <= _FEW else f"{blocked} of {tried} blocked; "
     for outcome in order:
         if by[outcome]:
-            return names[outcome], _shown(by[outcome])
+            return names[outcome], counted + _shown(by[outcome])
     if by["not_applicable"]:
         return "not_applicable", _shown(by["not_applicable"])
     return "error", "it tried nothing"
+
+
+#: Tries that a reason names; of more it says how many there were.
+_FEW = 4
+
+
+def _blocked(tries: list[Json]) -> tuple[int, int]:
+    """Return how many tries a guard refused, and how many there were anything to try on."""
+    outcomes = [item["outcome"] for item in tries]
+    return outcomes.count("held"), len(outcomes) - outcomes.count("not_applicable")
 
 
 def _shown(tries: list[Json]) -> str:
     texts = [
         f"{item['what']}: {item['detail']}" if item["detail"] else item["what"] for item in tries
     ]
-    more = len(texts) - 4
-    return "; ".join(texts[:4]) + (f"; and {more} more" if more > 0 else "")
+    more = len(texts) - _FEW
+    return "; ".join(texts[:_FEW]) + (f"; and {more} more" if more > 0 else "")
 
 
 def count(rows: typing.Iterable[Json], variant: str = "default") -> dict[str, int]:

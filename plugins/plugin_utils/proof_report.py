@@ -66,6 +66,8 @@ def summary(result: Json, before: Json | None = None) -> list[str]:
         line = f"  {told} {plain(row['title']):<{width}}"
         if row["outcome"] in ("error", "broken", "breached"):
             line += f"  {plain(row['reason'])[:100]}"
+        elif " blocked; " in row["reason"]:
+            line += f"  {plain(row['reason']).split(';')[0]}"
         lines.append(line.rstrip())
     lines.append(_counted(rows, bool(before)))
     return lines
