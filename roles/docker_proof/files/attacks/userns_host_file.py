@@ -3,7 +3,7 @@ title: Root of a container does not open a file of the host's root
 topic: userns
 why: Whoever is root in a container is root in every directory of the host that is mounted into it.
 stopped_by: a user namespace in which root is an ordinary user of the host
-checks: ["2.9"]
+checks: ["2.10"]
 variables: [docker_daemon_userns_remap]
 options: {volumes: ["{scratch}/host:/host"]}
 weakened: {userns_mode: host, security_opt: ["label=disable"]}
