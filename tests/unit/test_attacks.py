@@ -203,6 +203,17 @@ def test_one_breach_is_a_breach_and_a_doubt_is_no_hold(
     assert judged({"tries": tries(*outcomes)}, "work")["outcome"] == worked
 
 
+def test_a_sweep_says_how_many_were_blocked() -> None:
+    few, many = ["held"] * 4, ["held"] * 6 + ["not_applicable"]
+    assert "blocked" not in judged({"tries": tries(*few)})["reason"]
+    assert judged({"tries": tries(*many)})["reason"].startswith("6 of 6 blocked; w0: E;")
+    breached = judged({"tries": tries(*many, "breached")})
+    assert breached["reason"].startswith("6 of 7 blocked; w7: E")
+    assert breached["blocked"] == 6
+    lines = proof_report.summary({"attacks": [judged({"tries": tries(*many)})]})
+    assert lines[1].endswith("  6 of 6 blocked")
+
+
 def test_what_the_daemon_refuses_because_of_user_namespaces_has_held() -> None:
     refusal = {
         "error": "POST /containers/create: 400 privileged mode is incompatible with user namespaces"
