@@ -18,6 +18,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     history,
     ledger,
     look_apparmor,
+    look_selinux,
     look_systemd,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
@@ -167,29 +168,18 @@ def table(
 
 
 # -- kernel ------------------------------------------------------------------------------------
-def security_modules(host: Host, notes: Notes, daemon: int | None) -> Mapping:
+def security_modules(
+    host: Host, notes: Notes, daemon: int | None, data_root: str | None = None
+) -> Mapping:
     """Return the section ``lsm``.
 
     :param daemon: process id of dockerd, None when it does not run.
+    :param data_root: where it keeps its data; None when that is not known.
     """
     return {
         "active": [name for name in _line(host, "/sys/kernel/security/lsm").split(",") if name],
         "apparmor": look_apparmor.section(host, notes, daemon),
-        "selinux": _selinux(host),
-    }
-
-
-def _selinux(host: Host) -> Mapping:
-    enforce = _line(host, "/sys/fs/selinux/enforce")
-    policy = None
-    for line in _line(host, "/etc/selinux/config").splitlines():
-        match = re.match(r"\s*SELINUXTYPE\s*=\s*(\S+)", line)
-        if match:
-            policy = match.group(1)
-    return {
-        "enabled": host.lstat("/sys/fs/selinux/enforce") is not None,
-        "enforcing": enforce == "1",
-        "policy": policy,
+        "selinux": look_selinux.section(host, notes, data_root),
     }
 
 

@@ -12,6 +12,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     look_files,
     look_host,
     look_systemd,
+    selinux,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.docker_api import (
     ApiError,
@@ -212,9 +213,18 @@ class Pass:
                 pid = self.daemon().pid
             except UnreadableError:
                 pid = None
-            return look_host.security_modules(self.host, self.notes, pid)
+            root = self._data_root() if selinux.enabled(self.host) else None
+            return look_host.security_modules(self.host, self.notes, pid, root)
 
         return mapping(self.once("lsm", read))
+
+    def _data_root(self) -> str | None:
+        """Return where a running daemon keeps its data; None when it cannot be asked."""
+        try:
+            found = self.info().get("DockerRootDir")
+        except UnreadableError:
+            return None
+        return found if isinstance(found, str) and found.startswith("/") else None
 
     def containerd(self) -> Mapping:
         """Return the section ``containerd``. Raises UnreadableError."""
