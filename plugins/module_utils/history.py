@@ -71,6 +71,8 @@ class Entry:
             changed = self.effects(kind, kind + "_removed")
             found |= {(kind, str(e["user" if kind == "subids" else "name"])) for e in changed}
         found |= {("sysctl", str(effect["name"])) for effect in self.effects("sysctl")}
+        for effect in self.effects("selinux_module", "selinux_boolean"):
+            found |= {(str(effect["kind"]), name) for name in effect["after"]}
         for item in self.end.get("touched") or []:
             kind = item.get("kind")
             if kind == "json_key":
@@ -98,6 +100,11 @@ class Entry:
             named = {str(e[name]) for e in self.effects(kind, kind + "_removed")}
             lines += ["%s %s" % (word, value) for value in sorted(named)]
         lines += sorted({str(effect["name"]) for effect in self.effects("sysctl")})
+        for effect in self.effects("selinux_module", "selinux_boolean"):
+            word = str(effect["kind"]).replace("selinux_", "SELinux ")
+            lines += ["%s %s" % (word, name) for name in sorted(effect["after"])]
+        lines += ["labels below %s" % e["path"] for e in self.effects("selinux_relabel")]
+        lines += ["SELinux enforcing" for _ in self.effects("selinux_enforcing")]
         for effect in self.effects("audit_rules"):
             counts = (len(effect["added"]), len(effect["removed"]))
             lines.append("audit rules in the kernel: %d loaded, %d taken out" % counts)

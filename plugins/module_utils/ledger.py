@@ -23,8 +23,11 @@ that name before; ``loaded_at``, in seconds since the epoch),
 ``{"kind": "mode", "path", "before": {"mode", "uid", "gid"}, "mode", "uid", "gid"}``,
 ``{"kind": "subids", "user", "subuid": None | {"start", "count"}, "subgid": (likewise),
 "created": [PATH, ...]}`` (``created``: which of both files were not there before),
-``{"kind": "user", "name"}``, ``{"kind": "group", "name"}`` and
-``{"kind": "sysctl", "name", "before", "value"}`` (texts: what the running kernel had, and has).
+``{"kind": "user", "name"}``, ``{"kind": "group", "name"}``,
+``{"kind": "selinux_module", "name", "sha256"}``, ``{"kind": "selinux_boolean", "name", "value",
+"before": bool}``, ``{"kind": "selinux_equivalence", "name", "like", "before": None | PATH}`` (the
+path ``name`` is labelled like the path ``like``), and ``{"kind": "sysctl", "name", "before",
+"value"}`` (texts: what the running kernel had, and has).
 """
 
 from __future__ import annotations
@@ -38,7 +41,11 @@ import re
 import stat as stat_module
 import typing
 
-from ansible_collections.bulkhead.hardening.plugins.module_utils import apparmor, sysctls
+from ansible_collections.bulkhead.hardening.plugins.module_utils import (
+    apparmor,
+    selinux,
+    sysctls,
+)
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import MAX_FILE_BYTES, Host
 
 STATE_DIRECTORY = "/var/lib/bulkhead"
@@ -61,7 +68,18 @@ NO_CONFIG = "absent"
 #: A transaction's id: UTC time, then microseconds, so that names sort by age.
 TRANSACTION_ID = re.compile(r"\A\d{8}T\d{6}Z-\d{6}\Z")
 
-_SHOWN_FIELDS = ("kind", "path", "key", "member", "user", "name", "flags", "profile")
+_SHOWN_FIELDS = (
+    "kind",
+    "path",
+    "key",
+    "member",
+    "user",
+    "name",
+    "flags",
+    "profile",
+    "value",
+    "like",
+)
 _SCHEMA = re.compile(r"\Abulkhead\.ledger/(\d+)\Z")
 _ANY_JOURNAL = re.compile(r"\Abulkhead\.journal/\d+\Z")
 
@@ -310,6 +328,8 @@ def owned_items(
             if "path" in row:
                 row["version"] = host.version(str(row["path"]))
             row["intact"] = item_intact(host, item, documents)
+            if item.get("kind") == "selinux_module":  # its text is no secret
+                row["sha256"] = item.get("sha256")
             if "profile" in item:
                 row.update(_profile_row(host, item))
             rows.append(row)
@@ -532,6 +552,19 @@ def _sysctl_intact(host: Host, item: _Item, documents: _Documents) -> bool:
     return sysctls.running(host, str(item["name"])) == str(item["value"])
 
 
+def _module_intact(host: Host, item: _Item, documents: _Documents) -> bool:
+    return selinux.digest(selinux.module(host, str(item["name"]))) == item["sha256"]
+
+
+def _boolean_intact(host: Host, item: _Item, documents: _Documents) -> bool:
+    return selinux.boolean(host, str(item["name"])) is item["value"]
+
+
+def _equivalence_intact(host: Host, item: _Item, documents: _Documents) -> bool:
+    text = host.read_text(selinux.equivalences_file(host))
+    return selinux.equivalences(text).get(str(item["name"])) == item["like"]
+
+
 _INTACT: dict[str, typing.Callable[[Host, _Item, _Documents], bool]] = {
     "json_key": _key_intact,
     "file": _file_intact,
@@ -540,4 +573,7 @@ _INTACT: dict[str, typing.Callable[[Host, _Item, _Documents], bool]] = {
     "user": _user_intact,
     "group": _group_intact,
     "sysctl": _sysctl_intact,
+    "selinux_module": _module_intact,
+    "selinux_boolean": _boolean_intact,
+    "selinux_equivalence": _equivalence_intact,
 }

@@ -8,6 +8,7 @@ setsebool(8), restorecon(8), selabel_file(5), and security/selinux/selinuxfs.c o
 
 from __future__ import annotations
 
+import base64
 import bz2
 import contextlib
 import hashlib
@@ -41,6 +42,9 @@ _PROGRAMS = {
     "restorecon": ("/usr/sbin/restorecon", "/sbin/restorecon"),
 }
 _MOST_BYTES = 1024 * 1024
+
+#: What a transaction changes of SELinux, as its journal calls it, in the order of undoing it.
+EFFECTS = ("selinux_module", "selinux_boolean", "selinux_relabel", "selinux_enforcing")
 
 
 # -- what is there -------------------------------------------------------------------------------
@@ -208,15 +212,23 @@ def _line(host: Host, path: str) -> str:
     return _text(host, path).strip("\0\n ")
 
 
+def different(host: Host, wanted: typing.Mapping[str, bool]) -> dict[str, bool]:
+    """Return those booleans that are not set so, or not for good."""
+    kept = kept_booleans(host)
+    return {
+        name: value
+        for name, value in wanted.items()
+        if boolean(host, name) is not value or kept.get(name) is not value
+    }
+
+
 # -- what changes it -----------------------------------------------------------------------------
 def program(host: Host, name: str) -> str | None:
     """Return the path of a program, or None when it is not installed."""
     return next((path for path in _PROGRAMS[name] if host.lstat(path) is not None), None)
 
 
-def change_modules(
-    host: Host, wanted: typing.Mapping[str, bytes | None], directory: str
-) -> None:
+def change_modules(host: Host, wanted: typing.Mapping[str, bytes | None], directory: str) -> None:
     """Install modules and remove (None) others, all at once: the policy is compiled once.
 
     What is so already is left out. The store changes as a whole or not at all.
@@ -269,6 +281,35 @@ def enforce(host: Host, on: bool) -> None:
             stream.write(b"1" if on else b"0")
     except OSError as exc:
         raise HostError("%s/enforce: %s" % (KERNEL, os.strerror(exc.errno or 0))) from exc
+
+
+# -- back ------------------------------------------------------------------------------------------
+def put_back(host: Host, effect: Json, directory: str) -> None:
+    """Undo one effect of a transaction that did not end.
+
+    :param directory: a private one of ours, which is there.
+    """
+    kind = effect["kind"]
+    if kind == "selinux_module":
+        former = {name: unpacked(text) for name, text in effect["before"].items()}
+        change_modules(host, former, directory)
+    elif kind == "selinux_boolean":
+        set_booleans(host, different(host, effect["before"]))
+    elif kind == "selinux_relabel":
+        if host.lstat(effect["path"]) is not None:
+            relabel(host, effect["path"])
+    else:
+        enforce(host, False)
+
+
+def packed(text: bytes | None) -> str | None:
+    """Return a module's text as a journal holds it."""
+    return None if text is None else base64.b64encode(text).decode("ascii")
+
+
+def unpacked(text: str | None) -> bytes | None:
+    """Return what :func:`packed` packed."""
+    return None if text is None else base64.b64decode(text)
 
 
 def _run(host: Host, name: str, arguments: list[str]) -> None:

@@ -54,6 +54,10 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_pre
     check,
     precheck,
 )
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_selinux import (
+    labels,
+    policy,
+)
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_steps import (
     accounts,
     before_images,
@@ -403,6 +407,8 @@ STEPS = (
     Step("validate", validate_config),
     Step("units", units),
     Step("apparmor", profiles),
+    Step("selinux", policy),
+    Step("labels", labels),
     Step("live_restore", live_restore),
     Step("daemon_json", daemon_json),
     Step("modes", modes),

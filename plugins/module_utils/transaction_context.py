@@ -119,6 +119,25 @@ class Profile(typing.NamedTuple):
     unloaded: bool = False
 
 
+class SelinuxChange:
+    """What a plan changes of SELinux; see transaction_selinux.
+
+    ``modules``: texts by name, None to remove. ``relabel``: directories to label as the policy has
+    them. ``former``: what paths were labelled like, and ``before``: what booleans were, until now.
+    """
+
+    def __init__(self) -> None:
+        self.modules: dict[str, bytes | None] = {}
+        self.booleans: dict[str, bool] = {}
+        self.relabel: list[str] = []
+        self.enforcing = False
+        self.former: dict[str, str | None] = {}
+        self.before: dict[str, bool | None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.modules or self.booleans or self.relabel or self.enforcing)
+
+
 class Transaction:
     """One run of the steps, and what they hand to each other."""
 
@@ -161,6 +180,7 @@ class Transaction:
         self.new_document: Json = {}
         self.targets: list[Target] = []
         self.profiles: list[Profile] = []
+        self.selinux = SelinuxChange()
         self.arguments: list[str] = []
         self.flags: dict[str, str] = {}
         self.diff: list[Json] = []

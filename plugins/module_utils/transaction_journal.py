@@ -32,6 +32,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     audit_kernel,
     health,
     ledger as ledger_module,
+    selinux,
     sysctls,
     transaction_files as files,
 )
@@ -266,6 +267,7 @@ class Undo:
                 self._staged,
                 self._files,
                 self._profiles,
+                self._selinux,
                 self._units,
                 self._audit_rules,
                 self._sysctls,
@@ -412,6 +414,13 @@ class Undo:
         note = apparmor.follow(self._host, name, compiled, unloaded=not effect["loaded"])
         if note:
             self.notes.append(note)
+
+    def _selinux(self) -> None:
+        """Give the policy back what it had; labels last, by the lines and modules of before."""
+        directory = "%s/%s" % (transaction_path(self._identifier), ledger_module.IMAGES_NAME)
+        for kind in selinux.EFFECTS:
+            for effect in self._effects(kind):
+                self._attempt(selinux.put_back, self._host, effect, directory)
 
     def _units(self) -> None:
         if self._effects("units"):

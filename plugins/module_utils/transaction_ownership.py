@@ -33,6 +33,9 @@ _IDENTITY = {
     "user": ("name",),
     "group": ("name",),
     "sysctl": ("name",),
+    "selinux_module": ("name",),
+    "selinux_boolean": ("name",),
+    "selinux_equivalence": ("name",),
 }
 
 

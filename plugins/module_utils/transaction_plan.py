@@ -14,6 +14,7 @@ import typing
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     apparmor,
     audit_rules,
+    selinux,
     sysctls,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import OPTIONS
@@ -226,6 +227,27 @@ def _number(value: typing.Any) -> str | None:
     return None if valid else "is not a number, as a text"
 
 
+def _module(value: typing.Any) -> str | None:
+    valid = isinstance(value, str) and selinux.MODULE.match(value)
+    return None if valid else "is not the name of a module"
+
+
+def _boolean(value: typing.Any) -> str | None:
+    valid = isinstance(value, str) and selinux.BOOLEAN.match(value)
+    return None if valid else "is not the name of a boolean"
+
+
+def _label_path(value: typing.Any) -> str | None:
+    reason = _path(value)
+    if reason is None and not re.fullmatch(r"[\w./-]+", value):
+        reason = "has characters that the policy's files do not take"
+    return reason
+
+
+def _truth(value: typing.Any) -> str | None:
+    return None if isinstance(value, bool) else "is not true or false"
+
+
 def _keys(value: typing.Any) -> str | None:
     if not isinstance(value, list) or not value or len(set(map(str, value))) != len(value):
         return "is not a list of different keys"
@@ -267,6 +289,14 @@ _OPERATIONS: dict[str, dict[str, _Check]] = {
         "content": _content,
         "observed": _text,
     },
+    "selinux_module": {"name": _module, "content": _content},
+    "selinux_module_absent": {"name": _module},
+    "selinux_boolean": {"name": _boolean, "value": _truth},
+    "selinux_boolean_back": {"name": _boolean},
+    "selinux_equivalence": {"name": _label_path, "like": _label_path},
+    "selinux_equivalence_absent": {"name": _label_path},
+    "selinux_relabel": {"path": _label_path},
+    "selinux_enforcing": {},
     "flags_taken": {"path": _flags_path, "keys": _keys, "observed": _text},
     "audit_load": {"path": _rules_path, "observed": _text},
     "sysctl_set": {"name": _sysctl, "value": _number, "observed": _number},
@@ -297,6 +327,9 @@ _DISOWN: dict[str, dict[str, _Check]] = {
     "user": {"name": _name},
     "group": {"name": _name},
     "sysctl": {"name": _sysctl},
+    "selinux_module": {"name": _module},
+    "selinux_boolean": {"name": _boolean},
+    "selinux_equivalence": {"name": _label_path},
 }
 
 
@@ -324,6 +357,9 @@ def _subject(operation: Operation) -> tuple[str, ...]:
     group.update(mode_restore="mode", flags_taken="file", apparmor_profile="file")
     group.update(subid_absent="subid_present", user_absent="user_present")
     group.update(group_absent="group_present", sysctl_restore="sysctl_set")
+    group["selinux_boolean_back"] = "selinux_boolean"
+    for name in ("selinux_module", "selinux_equivalence"):
+        group[name + "_absent"] = name
     names = ("kind", "path", "key", "member", "user", "name")
     return (group.get(kind, kind), *(str(operation[n]) for n in names if n in operation))
 

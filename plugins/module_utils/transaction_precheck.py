@@ -19,6 +19,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     transaction_audit,
     transaction_diff as diffs,
     transaction_files as files,
+    transaction_selinux,
     transaction_sysctls,
     validate,
 )
@@ -84,6 +85,7 @@ def precheck(tx: Transaction) -> str:
     transaction_audit.check_rules(tx)
     transaction_apparmor.check_profiles(tx)
     transaction_sysctls.check_sysctls(tx)
+    transaction_selinux.check_selinux(tx)
     _check_modes(tx)
     _check_accounts(tx)
     check_removals(tx)
@@ -396,6 +398,7 @@ def check(tx: Transaction) -> str:
         or bool(tx.plan.of("subid_absent", "user_absent", "group_absent"))
         or (tx.running and tx.plan.effect != "none")
         or bool(tx.profiles)
+        or bool(transaction_selinux.rows(tx))
         or _owned_differs(tx)
         or any(transaction_audit.delta(tx))
         or bool(transaction_sysctls.changes(tx))
@@ -462,6 +465,7 @@ def _differences(tx: Transaction) -> list[Json]:
     rows += transaction_audit.rows(tx)
     rows += transaction_apparmor.rows(tx)
     rows += transaction_sysctls.rows(tx)
+    rows += transaction_selinux.rows(tx)
     return rows + diffs.removed_account_rows(tx.plan.operations, tx.ownership)
 
 

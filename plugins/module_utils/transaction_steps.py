@@ -20,6 +20,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     retention,
     transaction_apparmor,
     transaction_files as files,
+    transaction_selinux,
     validate,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import HostError
@@ -369,6 +370,7 @@ def health_gate(tx: Transaction) -> str | Skipped:
 def commit(tx: Transaction) -> str:
     """Record who owns what now. With the journal's last record the new state is the valid one."""
     _own_files(tx)
+    transaction_selinux.own(tx)
     for operation in tx.plan.of("disown"):
         fields = {name: value for name, value in operation.items() if name != "kind"}
         tx.changed = tx.ownership.drop(operation["kind"], **fields) or tx.changed

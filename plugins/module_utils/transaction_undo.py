@@ -23,6 +23,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     sysctls,
     transaction_apparmor,
     transaction_files as files,
+    transaction_selinux,
     validate,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.flags_dropin import FLAGS_DROPIN
@@ -201,6 +202,7 @@ class _Reversal:
         self._config()
         self._files()
         self._profiles()
+        transaction_selinux.of_effects(self._tx, self._entry.effects(*transaction_selinux.EFFECTS))
         self._modes()
         self._accounts()
         self._audit_rules()

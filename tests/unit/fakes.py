@@ -29,9 +29,10 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Com
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_options import parse_flags
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_systemd import Service
 
-from . import fake_engine
+from . import fake_engine, fake_selinux
 from .fake_apparmor import FakeAppArmor
 from .fake_engine import BOOTED_AT, FakeEngine, FakeHost, Json, identifier, inspection
+from .fake_selinux import FakeSelinux
 
 CONFIG = "/etc/docker/daemon.json"
 #: What a transaction keeps for itself, and what is no file of the host.
@@ -180,6 +181,8 @@ class FakeDaemon:
             security.append("name=no-new-privileges")
         if options.get("userns-remap"):
             security.append("name=userns")
+        if options.get("selinux-enabled"):
+            security.append("name=selinux")
         info.update(
             LiveRestoreEnabled=options.get("live-restore") is True,
             Debug=options.get("debug") is True,
@@ -323,6 +326,7 @@ class ActHost(FakeHost):
             (root / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
         self.write("/usr/sbin/nologin", "", 0o755)
         self.apparmor = FakeAppArmor(self)
+        self.selinux: FakeSelinux | None = None
 
     def read_command(self) -> None:
         """Take the daemon's command line from its unit, as systemd would at a start."""
@@ -389,6 +393,10 @@ class ActHost(FakeHost):
             if argv[1] != "--version":
                 self.calls.append("apparmor_parser " + argv[1])
             return self.apparmor.run(argv[1:], stdin)
+        if name in fake_selinux.PROGRAMS:
+            self.calls.append("%s %s" % (name, argv[1]))
+            assert self.selinux
+            return self.selinux.run(name, argv[1:])
         if name == "journalctl":
             return Completed(0, "\n".join(self.daemon.log), "")
         if name in ("groupadd", "groupdel", "useradd", "userdel", "usermod"):
@@ -577,6 +585,11 @@ def sysctl_set(host: FakeHost, name: str, value: str, undo: str = "live") -> Jso
     observed = host.read_text("/proc/sys/" + name.replace(".", "/")).strip()
     fields = {"name": name, "value": value, "observed": observed, "undo": undo}
     return {**operation("sysctl_set"), "role": "docker_kernel", **fields}
+
+
+def selinux(kind: str, **fields: typing.Any) -> Json:
+    """Return an operation on SELinux: ``selinux("module", name="web", content="...")``."""
+    return dict(operation("selinux_" + kind, **fields), role="docker_selinux")
 
 
 def accounts(host: FakeHost, name: str = "bulkhead-userns", start: int = 300000) -> list[Json]:

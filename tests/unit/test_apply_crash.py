@@ -13,6 +13,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.audit_kernel im
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction import apply
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_journal import Journal
 
+from .fake_selinux import FakeSelinux
 from .fakes import (
     ActHost,
     Killed,
@@ -25,6 +26,7 @@ from .fakes import (
     operation,
     plan,
     profile,
+    selinux,
     sysctl_set,
 )
 
@@ -107,6 +109,21 @@ def parameters(host: ActHost) -> Json:
     )
 
 
+def policy(host: ActHost) -> Json:
+    """SELinux modules that come, change and go, a boolean, a labelled path and enforcing, and a restart."""
+    return plan(
+        selinux("module", name="new", content="(new)"),
+        selinux("module", name="changed", content="(after)"),
+        selinux("module_absent", name="gone"),
+        selinux("boolean", name="container_use_nfs", value=True),
+        selinux("equivalence", name="/srv/docker", like="/var/lib/docker"),
+        selinux("relabel", path="/srv/docker"),
+        selinux("enforcing"),
+        json_set(host, "selinux-enabled", True),
+        effect="restart",
+    )
+
+
 CASES: dict[str, tuple[typing.Callable[[ActHost], Json], list[str], int]] = {
     # plan, containers, how many records there are at least
     "strict": (strict, [], 40),
@@ -115,6 +132,7 @@ CASES: dict[str, tuple[typing.Callable[[ActHost], Json], list[str], int]] = {
     "rules": (rules, ["web"], 15),
     "profiles": (profiles, ["web"], 30),
     "parameters": (parameters, ["web"], 25),
+    "selinux": (policy, [], 30),
 }
 
 
@@ -146,6 +164,13 @@ def prepare(name: str, host: ActHost) -> None:
     if name == "parameters":
         former = [("kernel.yama.ptrace_scope", "1"), ("kernel.unprivileged_bpf_disabled", "0")]
         first = apply(host, plan(*(sysctl_set(host, *one) for one in former)))
+        assert first["transaction"]["outcome"] == "committed", first["msg"]
+    if name == "selinux":
+        host.selinux = FakeSelinux(host, enforcing=False)
+        # setsebool never forgets a value that it was once given.
+        host.selinux.run("setsebool", ["-P", "container_use_nfs=0"])
+        former = [selinux("module", name=name, content="(before)") for name in ("changed", "gone")]
+        first = apply(host, plan(*former))
         assert first["transaction"]["outcome"] == "committed", first["msg"]
     if name == "profiles":
         names = ("docker-upgraded", "docker-gone")
@@ -182,7 +207,7 @@ def state(host: ActHost) -> tuple[typing.Any, ...]:
     effective = {"live-restore": False, "shutdown-timeout": 15, **host.daemon.effective}
     mode = oct((host.base / "run/docker.sock").stat().st_mode & 0o7777)
     audit = sorted(shown(raw) for raw in host.kernel_rules or [])
-    policies = dict(host.apparmor.policies)
+    policies = dict(host.apparmor.policies), host.selinux and host.selinux.state()
     return host.tree(), effective, host.pids(), mode, audit, policies, host.sysctls()
 
 
