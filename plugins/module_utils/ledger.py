@@ -553,7 +553,7 @@ def _sysctl_intact(host: Host, item: _Item, documents: _Documents) -> bool:
 
 
 def _module_intact(host: Host, item: _Item, documents: _Documents) -> bool:
-    return selinux.digest(selinux.module(host, str(item["name"]))) == item["sha256"]
+    return selinux.digest(selinux.module(host, str(item["name"]))) == str(item["sha256"])
 
 
 def _boolean_intact(host: Host, item: _Item, documents: _Documents) -> bool:
@@ -562,7 +562,7 @@ def _boolean_intact(host: Host, item: _Item, documents: _Documents) -> bool:
 
 def _equivalence_intact(host: Host, item: _Item, documents: _Documents) -> bool:
     text = host.read_text(selinux.equivalences_file(host))
-    return selinux.equivalences(text).get(str(item["name"])) == item["like"]
+    return selinux.equivalences(text).get(str(item["name"])) == str(item["like"])
 
 
 _INTACT: dict[str, typing.Callable[[Host, _Item, _Documents], bool]] = {

@@ -115,6 +115,8 @@ class Mounts:
             "name": text(mount.get("Name")) or None,
             "driver": text(mount.get("Driver")) or None,
             "anonymous": re.match(r"[0-9a-f]{64}\Z", text(mount.get("Name"))) is not None,
+            # -v SOURCE:TARGET:z and :Z; the engine keeps the option as it was given.
+            "relabel": bool({"z", "Z"}.intersection(text(mount.get("Mode")).split(","))),
             "kind": kind,
             "host_path": path,
             "resolved": None,

@@ -56,7 +56,9 @@ def check_selinux(tx: Transaction) -> None:
         if kind == MODULE:
             change.modules[operation["name"]] = _new_module(tx, operation)
         elif kind == MODULE + "_absent":
-            change.modules[operation["name"]] = _former_module(tx, operation["name"])
+            _check_module_ours(tx, operation["name"])
+            # Before it there was none, or ours would not have been installed.
+            change.modules[operation["name"]] = None
         elif kind == BOOLEAN:
             change.booleans[operation["name"]] = operation["value"]
         elif kind == BOOLEAN + "_back":
@@ -107,8 +109,8 @@ def _new_module(tx: Transaction, operation: Operation) -> bytes:
     return str(operation["content"]).encode("utf-8")
 
 
-def _former_module(tx: Transaction, name: str) -> None:
-    """Check that a module may go; before it there was none, or ours would not have been installed."""
+def _check_module_ours(tx: Transaction, name: str) -> None:
+    """Refuse to remove a module that somebody changed."""
     item = _owned(tx, MODULE, name)
     now = selinux.digest(selinux.module(tx.host, name))
     if now not in (None, item["sha256"]):
@@ -195,7 +197,7 @@ def labels(tx: Transaction) -> str | Skipped:
 def own(tx: Transaction) -> None:
     """Note in the ledger what is ours by now."""
     for operation in tx.plan.of(*OPERATIONS):
-        kind, name = operation["op"], operation.get("name")
+        kind, name = operation["op"], str(operation.get("name"))
         if kind == MODULE:
             digest = selinux.digest(operation["content"].encode("utf-8"))
             item: Json = {"kind": kind, "name": name, "sha256": digest}

@@ -66,7 +66,9 @@ def check(spec: object) -> Json:
         raise Wrong("description", spec, "give a mapping, or cil or file")
     unknown = sorted(str(name) for name in set(spec) - set(_FIELDS))
     if unknown:
-        raise Wrong(unknown[0], spec[unknown[0]], f"there is no such field; use {', '.join(_FIELDS)}")
+        raise Wrong(
+            unknown[0], spec[unknown[0]], f"there is no such field; use {', '.join(_FIELDS)}"
+        )
     network = spec.get("network", False)
     if not isinstance(network, bool):
         raise Wrong("network", network, "say true or false")

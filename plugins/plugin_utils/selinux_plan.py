@@ -109,10 +109,14 @@ def _module(spec: typing.Any, texts: Json) -> Json | str:
     for word in ("cil", "file"):
         if isinstance(spec, dict) and word in spec:
             if len(spec) > 1:
-                raise modules.Wrong(word, spec[word], f"{word} stands alone; remove the other fields")
+                raise modules.Wrong(
+                    word, spec[word], f"{word} stands alone; remove the other fields"
+                )
             text = spec["cil"] if word == "cil" else texts.get(spec["file"])
             if word == "file" and not isinstance(text, str):
-                raise modules.Wrong("file", spec["file"], "give the path of a file on the controller")
+                raise modules.Wrong(
+                    "file", spec["file"], "give the path of a file on the controller"
+                )
             return modules.check_cil(text)
     return modules.check(spec)
 
@@ -227,8 +231,8 @@ class _Planner:
             self._switch_back(mine, common)
         elif option.get("source") in ("flag", "environment"):
             state = "ok" if option.get("effective") else "blocked"
-            reason = None if state == "ok" else f"it is a flag in {option.get('where')}"
-            self._row(_KEY, ENABLED, state, **common, reason=reason)
+            why = None if state == "ok" else f"it is a flag in {option.get('where')}"
+            self._row(_KEY, ENABLED, state, **common, reason=why)
         elif in_file is not None and in_file.get("value") is True:
             self._in_file(option, common)
         elif in_file is not None and not mine:
@@ -247,10 +251,8 @@ class _Planner:
             reason = "these containers were made before, and have no label until they are made anew"
             self._row(_KEY, ENABLED, "pending", **common, affected=apart, reason=reason)
             return
-        reason = None
-        if not self.lsm["enforcing"]:
-            reason = "labels are given, but SELinux is permissive: nothing is denied"
-        self._row(_KEY, ENABLED, "ok", **common, reason=reason)
+        lax = "labels are given, but SELinux is permissive: nothing is denied"
+        self._row(_KEY, ENABLED, "ok", **common, reason=None if self.lsm["enforcing"] else lax)
 
     def _unlabelled(self) -> list[str]:
         return sorted(
@@ -268,7 +270,9 @@ class _Planner:
                 "made anew, these containers would be denied what they mount from the host; give the "
                 "mounts :z or :Z, or label the directories container_file_t"
             )
-            self._row(_KEY, ENABLED, "blocked", **common, affected=mounts, reason=reason, accept=ACCEPT)
+            self._row(
+                _KEY, ENABLED, "blocked", **common, affected=mounts, reason=reason, accept=ACCEPT
+            )
             return
         unsafe = self._restart_is_unsafe()
         if unsafe:
@@ -295,8 +299,16 @@ class _Planner:
                             observed=self.config["version"])  # fmt: skip
             self._restart()
         else:
-            self._row(_KEY, ENABLED, "not_applicable", **common, reason="somebody changed it: left as it is")
-            self._operation("disown", "somebody changed it", kind="json_key", path=item["path"], key=_KEY)
+            self._row(
+                _KEY,
+                ENABLED,
+                "not_applicable",
+                **common,
+                reason="somebody changed it: left as it is",
+            )
+            self._operation(
+                "disown", "somebody changed it", kind="json_key", path=item["path"], key=_KEY
+            )
 
     def _restart(self) -> None:
         if self.running:
@@ -316,7 +328,9 @@ class _Planner:
         kept = (self.engine.get("options") or {}).get("live-restore") or {}
         safe = kept.get("effective") is True or planned["live_restore_first"]
         if self._alive() and not safe and not planned["allow_container_restart"]:
-            return need + "without live-restore ends these containers; let docker_daemon set it first"
+            return (
+                need + "without live-restore ends these containers; let docker_daemon set it first"
+            )
         return None
 
     def _alive(self) -> list[str]:
@@ -344,7 +358,9 @@ class _Planner:
         """
         keys = {op.get("key"): op.get("value") for op in self.daemon_plan["operations"]
                 if op["op"] == "json_set" and "member" not in op}  # fmt: skip
-        removed = {op.get("key") for op in self.daemon_plan["operations"] if op["op"] == "json_remove"}
+        removed = {
+            op.get("key") for op in self.daemon_plan["operations"] if op["op"] == "json_remove"
+        }
         now = (self.engine.get("info") or {}).get("docker_root_dir")
         in_file = ((self.config.get("keys") or {}).get("data-root") or {}).get("value")
         remapped = bool((self.engine.get("info") or {}).get("userns")) and now is not None
@@ -365,7 +381,9 @@ class _Planner:
                 return f"{op['subuid']['start']}.{op['subgid']['start']}"
         ranges = self.look.get("subids") or {}
         starts = [
-            next((entry["start"] for entry in ranges.get(kind) or [] if entry["name"] == user), None)
+            next(
+                (entry["start"] for entry in ranges.get(kind) or [] if entry["name"] == user), None
+            )
             for kind in ("subuid", "subgid")
         ]
         return None if None in starts else f"{starts[0]}.{starts[1]}"
@@ -397,7 +415,9 @@ class _Planner:
         if like == USUAL_ROOT:
             self._row(_like(path), DATA_ROOT, "ok", **common)
         elif like is not None and path not in self._ours(_EQUIVALENCE):
-            reason = "somebody has it labelled like another path; take that out with semanage fcontext"
+            reason = (
+                "somebody has it labelled like another path; take that out with semanage fcontext"
+            )
             self._row(_like(path), DATA_ROOT, "blocked", **common, reason=reason)
         else:
             reason = "a relabel gives it the labels of Docker's data"
@@ -409,7 +429,9 @@ class _Planner:
         """Label a moved data root now where that is safe; say what to do where it is not."""
         seen = self.lsm.get("labels") or {}
         remapped = bool((self.engine.get("info") or {}).get("userns"))
-        here = seen.get("path") == base or (remapped and str(seen.get("path")).startswith(base + "/"))
+        here = seen.get("path") == base or (
+            remapped and str(seen.get("path")).startswith(base + "/")
+        )
         if here and seen.get("type") == _ROOT_TYPE:
             return
         setting = f"labels below {base}"
@@ -438,14 +460,19 @@ class _Planner:
                 if name not in ours:
                     self._operation(_BOOLEAN, "noted as ours", name=name, value=value)
             else:
-                reason = None if held[name] is not value else "so only until the next boot"
-                self._row(setting, BOOLEANS, "change", **common, reason=reason)
+                brief = "so only until the next boot" if held[name] is value else None
+                self._row(setting, BOOLEANS, "change", **common, reason=brief)
                 self._operation(_BOOLEAN, BOOLEANS, name=name, value=value)
         for name, item in sorted(ours.items()):
             if name in self.policy.booleans:
                 continue
             if item["intact"]:
-                self._row(f"SELinux boolean {name}", BOOLEANS, "change", reason="no longer in the policy: put back")
+                self._row(
+                    f"SELinux boolean {name}",
+                    BOOLEANS,
+                    "change",
+                    reason="no longer in the policy: put back",
+                )
                 self._operation(_BOOLEAN + "_back", "no longer in the policy", name=name)
             else:
                 self._operation("disown", "somebody changed it", kind=_BOOLEAN, name=name)
@@ -460,7 +487,9 @@ class _Planner:
                 text = modules.render(name, typing.cast(Json, described), self.family)
             item = ours.get(name)
             if item is None and name in self.lsm["modules"]:
-                reason = "a module of that name is installed that is not Bulkhead's; choose another name"
+                reason = (
+                    "a module of that name is installed that is not Bulkhead's; choose another name"
+                )
                 self._row(setting, MODULES, "blocked", reason=reason)
             elif item and item["intact"] and item["sha256"] == selinux.digest(text.encode()):
                 self._row(setting, MODULES, "ok", reason=self._types(name, described))
@@ -476,21 +505,29 @@ class _Planner:
             using = self._using(name)
             setting = f"SELinux module {name}"
             if not item["intact"]:
-                self._row(setting, MODULES, "not_applicable", reason="somebody changed it: left as it is")
+                self._row(
+                    setting, MODULES, "not_applicable", reason="somebody changed it: left as it is"
+                )
                 self._operation("disown", "somebody changed it", kind=_MODULE, name=name)
             elif using:
                 reason = "no longer in the policy, but these containers have its type; make them anew first"
                 self._row(setting, MODULES, "blocked", affected=using, reason=reason)
             elif not self.running and self.engine["state"] != "absent":
                 reason = f"no longer in the policy, but Docker is {self.engine['state']}: nobody can tell "
-                self._row(setting, MODULES, "blocked", reason=reason + "which containers have its type")
+                self._row(
+                    setting, MODULES, "blocked", reason=reason + "which containers have its type"
+                )
             else:
                 self._row(setting, MODULES, "change", reason="no longer in the policy: removed")
                 self._operation(_MODULE + "_absent", "no longer in the policy", name=name)
 
     @staticmethod
     def _types(name: str, described: Json | str) -> str | None:
-        return None if isinstance(described, str) else f"a container takes it with label=type:{name}.process"
+        return (
+            None
+            if isinstance(described, str)
+            else f"a container takes it with label=type:{name}.process"
+        )
 
     def _using(self, name: str) -> list[str]:
         return users(self.containers, name)
@@ -501,11 +538,14 @@ class _Planner:
         wanted, configured = self.policy.enforcing, self.lsm["configured"]
         mode = "enforcing" if self.lsm["enforcing"] else "permissive"
         common: Json = {"wanted": "enforcing" if wanted else None, "effective": mode}
-        if self.lsm["enforcing"] and (configured == "enforcing" or not wanted):
-            reason = None
-            if configured != "enforcing":
-                reason = f"SELINUX in {selinux.CONFIG} is {configured}: the next boot may not be"
-            self._row("SELinux mode", ENFORCING, "ok" if reason is None else "pending", **common, reason=reason)
+        if self.lsm["enforcing"] and configured == "enforcing":
+            self._row("SELinux mode", ENFORCING, "ok", **common)
+            return
+        if self.lsm["enforcing"] and not wanted:
+            reason = (
+                f"SELINUX in {selinux.CONFIG} is {configured}: the next boot may not be enforcing"
+            )
+            self._row("SELinux mode", ENFORCING, "pending", **common, reason=reason)
             return
         told = self._denials()
         if not wanted:
@@ -542,7 +582,10 @@ def users(containers: typing.Iterable[Json], name: str) -> list[str]:
     found = []
     for item in containers:
         config, kernel = item.get("config") or {}, item.get("kernel") or {}
-        types = {selinux.type_of(kernel.get("selinux_label")), selinux.type_of(config.get("process_label"))}
+        types = {
+            selinux.type_of(kernel.get("selinux_label")),
+            selinux.type_of(config.get("process_label")),
+        }
         types |= {option.rpartition("type:")[2] for option in config.get("security_opt") or []
                   if option.startswith("label") and "type:" in option}  # fmt: skip
         if any(str(kind).partition(".")[0] == name for kind in types if kind):

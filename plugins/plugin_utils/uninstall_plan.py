@@ -13,7 +13,10 @@ import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import apparmor
 from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import OPTIONS
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils import plan as plans
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
+    plan as plans,
+    selinux_plan,
+)
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
 
 VARIABLE = "bulkhead_uninstall"
@@ -31,6 +34,9 @@ _GIVE_BACK = {
     "user": "user_absent",
     "group": "group_absent",
     "sysctl": "sysctl_restore",
+    "selinux_module": "selinux_module_absent",
+    "selinux_boolean": "selinux_boolean_back",
+    "selinux_equivalence": "selinux_equivalence_absent",
 }
 _NAMES = ("path", "key", "member", "user", "name")
 
@@ -68,7 +74,7 @@ class _Planner:
         self._stops_containers = stops_containers
         self._hides_data = hides_data
         self._running = self._engine["state"] == "running"
-        containers = look.get("containers") or []
+        containers = self._known = look.get("containers") or []
         self._containers = sorted(str(c["name"]) for c in containers)
         alive = ("running", "paused", "restarting")
         self._alive = sorted(str(c["name"]) for c in containers if c["state"] in alive)
@@ -77,7 +83,7 @@ class _Planner:
         self._keys: list[str] = []
         self._in_file: Json = self._config.get("keys") or {}
         self._flags_back = False
-        #: AppArmor profiles that go, each with the containers that use it
+        #: AppArmor profiles and SELinux modules that go, each with the containers that use it
         self._used_profiles: dict[str, list[str]] = {}
 
     # -- one thing -----------------------------------------------------------------------------
@@ -98,6 +104,8 @@ class _Planner:
             names["observed"] = item["version"]
             self._flags_back = self._flags_back or "flags" in item
             self._profile(item)
+        elif kind == "selinux_module":
+            self._used(str(item["name"]), selinux_plan.users(self._known, str(item["name"])))
         self._operation(_GIVE_BACK[kind], role, **names)
 
     def _not_ours(self, item: Json) -> str | None:
@@ -123,7 +131,11 @@ class _Planner:
         """Note who uses an AppArmor profile; the engine has another docker-default of its own."""
         name = item.get("profile")
         using = apparmor.users(self._look.get("containers") or [], name) if name else []
-        if name and using and name != apparmor.DEFAULT_PROFILE:
+        if name and name != apparmor.DEFAULT_PROFILE:
+            self._used(name, using)
+
+    def _used(self, name: str, using: list[str]) -> None:
+        if using:
             self._used_profiles[name] = using
 
     def _operation(self, op: str, role: str, **fields: typing.Any) -> None:
@@ -174,8 +186,8 @@ class _Planner:
         if self._used_profiles:
             profiles = ", ".join(sorted(self._used_profiles))
             return {
-                "reason": f"these containers use the AppArmor profile that goes ({profiles}); start "
-                "them under another one first",
+                "reason": "these containers use the AppArmor profile or the SELinux module that goes "
+                f"({profiles}); start them under another one first",
                 "affected": sorted(
                     {name for using in self._used_profiles.values() for name in using}
                 ),
@@ -249,5 +261,7 @@ def _shown(item: Json) -> str:
     if item["kind"] == "json_key":
         return ".".join(str(item[name]) for name in ("key", "member") if item.get(name))
     words = {"file": "", "mode": "mode of ", "subids": "subordinate ids of "}
+    words.update(selinux_module="SELinux module ", selinux_boolean="SELinux boolean ")
+    words["selinux_equivalence"] = "labels of "
     name = item.get("path") or item.get("user") or item.get("name")
     return f"{words.get(item['kind'], item['kind'] + ' ')}{name}"

@@ -1,0 +1,35 @@
+# Copyright: (c) 2026, the Bulkhead authors
+# Apache License 2.0 (see LICENSE)
+"""The filter ``bulkhead.hardening.docker_selinux_plan``."""
+
+from __future__ import annotations
+
+import typing
+
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import selinux_plan
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.filter_errors import planned
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
+
+
+def docker_selinux_plan(observation: Json, policy: Json, daemon_plan: Json | None = None) -> Json:
+    """Plan what the role ``docker_selinux`` changes on one host.
+
+    :param observation: what ``docker_host_info`` answered, schema ``bulkhead.observation/1``.
+    :param policy: the variables of ``docker_selinux`` without their prefix, and ``texts``: the
+        contents of the files that its modules name, by path.
+    :param daemon_plan: what ``docker_daemon`` plans in the same transaction, if it does.
+    :returns: a plan, schema ``bulkhead.plan/1`` (docs/schemas/plan.schema.json).
+    :raises AnsibleFilterError: naming the variable or file, its value and the fix.
+    """
+    return planned(
+        lambda: selinux_plan.plan(observation, selinux_plan.read(policy), daemon_plan or None),
+        selinux_plan.OBSERVATION_SCHEMA,
+    )
+
+
+class FilterModule:
+    """Filters of this file."""
+
+    def filters(self) -> dict[str, typing.Callable[..., typing.Any]]:
+        """Return the filters by name."""
+        return {"docker_selinux_plan": docker_selinux_plan}
