@@ -16,7 +16,11 @@ import os
 import shutil
 import typing
 
-from ansible_collections.bulkhead.hardening.plugins.module_utils import look_kernel, proof_image
+from ansible_collections.bulkhead.hardening.plugins.module_utils import (
+    look_kernel,
+    proof_image,
+    selinux,
+)
 from ansible_collections.bulkhead.hardening.plugins.module_utils.docker_api import (
     ApiError,
     DockerApi,
@@ -147,6 +151,31 @@ class _Run:
             with open(path, "w") as stream:
                 stream.write("untouched\n")
             os.chmod(path, mode)
+        for name in ("mine", "other"):
+            path = "%s/%s" % (folder, name)
+            os.mkdir(path)
+            with open(path + "/file", "w") as stream:
+                stream.write("untouched\n")
+            os.chmod(path + "/file", 0o666)
+            os.chmod(path, 0o777)
+        self._label_scratch(folder)
+
+    def _label_scratch(self, folder: str) -> None:
+        """Where SELinux runs, let containers into the directories: the files decide.
+
+        ``host`` is anybody's and its files the host's; ``other`` belongs to another container; and
+        the engine labels ``mine`` itself, which it may only where it is a container's already.
+        """
+        labels = selinux.contexts(self._host) if selinux.enabled(self._host) else None
+        if not labels or not labels["file"]:
+            return
+        other = labels["file"] + ":c1022,c1023"
+        for name, label in (
+            *(("host", labels["file"]), ("mine", labels["file"]), ("mine/file", labels["file"])),
+            *(("other", other), ("other/file", other)),
+        ):
+            with contextlib.suppress(OSError):  # a policy that does not know it: then nothing holds
+                os.setxattr("%s/%s" % (folder, name), "security.selinux", label.encode() + b"\0")
 
     def _beside(self, job: Json) -> Json:
         """Start what stands beside the attacks; return what their programs are told."""

@@ -98,8 +98,12 @@ _REQUIRED = ("title", "topic", "stopped_by", "why")
 _LONGEST = 120
 
 #: Refusals of the daemon that are themselves the guard (moby daemon/daemon_unix.go,
-#: verifyPlatformContainerSettings).
-_REFUSAL = re.compile(r"\buser namespaces\b|\bprivileged mode is incompatible\b")
+#: verifyPlatformContainerSettings); and of the kernel, when it may not even mount what is asked for
+#: (runc under SELinux, seen on Debian 13).
+_REFUSAL = re.compile(
+    r"\buser namespaces\b|\bprivileged mode is incompatible\b"
+    r"|\berror mounting \S+ to rootfs at .*: permission denied"
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -208,6 +208,12 @@ def has_capability(bit: int) -> bool:
     return bool(int(status()["CapEff"], 16) >> bit & 1)
 
 
+def selinux_label() -> str | None:
+    """Return the container's label; None where the kernel runs without SELinux."""
+    label = (read("/proc/self/attr/current") or "").strip("\0\n")
+    return label if label.count(":") >= 3 else None
+
+
 def read(path: str) -> str | None:
     """Return the text of a file, or None when it cannot be read."""
     try:
