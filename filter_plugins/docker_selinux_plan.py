@@ -22,8 +22,7 @@ def docker_selinux_plan(observation: Json, policy: Json, daemon_plan: Json | Non
     :raises AnsibleFilterError: naming the variable or file, its value and the fix.
     """
     return planned(
-        lambda: selinux_plan.plan(observation, selinux_plan.read(policy), daemon_plan or None),
-        selinux_plan.OBSERVATION_SCHEMA,
+        lambda: selinux_plan.plan(observation, selinux_plan.read(policy), daemon_plan or None)
     )
 
 

@@ -18,10 +18,13 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
     plan as plans,
     selinux_module as modules,
 )
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import (
+    OBSERVATION_SCHEMA,
+    Json,
+    PolicyError,
+)
 
 ROLE: typing.Final = "docker_selinux"
-OBSERVATION_SCHEMA = "bulkhead.observation/1"
 
 ENABLED = f"{ROLE}_enabled"
 ACCEPT = f"{ROLE}_accept_unlabelled_mounts"

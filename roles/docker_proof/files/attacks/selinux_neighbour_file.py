@@ -1,7 +1,7 @@
 """
 title: A container does not touch the files of another one
 topic: selinux
-why: Containers of the same kind have the same type; without a level of its own each could read what the others keep.
+why: All containers have the same type; without a level of its own each could read what the others keep.
 stopped_by: the pair of categories that each container has to itself (MCS)
 checks: ["5.3"]
 variables: [docker_selinux_enabled]

@@ -1,0 +1,125 @@
+"""A host that enforces from its boot on: what the run did to its policy, and what containers then may."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import typing
+
+import pytest
+
+testinfra_hosts = ["ansible://confined"]
+
+Json = dict[str, typing.Any]
+Call = typing.Callable[..., str]
+ROOT = pathlib.Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+
+#: What the scenario's converge.yml sets.
+POLICY: Json = {
+    "docker_selinux_enforcing": True,
+    "docker_selinux_booleans": {"container_use_nfs": True},
+    "docker_selinux_modules": {"lab_reader": {"read": ["var_t"]}},
+}
+
+
+def outcomes(notes: pathlib.Path, variant: str) -> dict[str, str]:
+    rows = json.loads((notes / "proof" / "confined.json").read_text())["attacks"]
+    return {row["id"]: row["outcome"] for row in rows if row["variant"] == variant}
+
+
+def selinux(document: typing.Callable[..., Json]) -> Json:
+    return typing.cast(Json, document("converge", "after")["observation"]["lsm"]["selinux"])
+
+
+# -- the transaction -----------------------------------------------------------------------------
+def test_one_transaction_did_it_with_one_restart(document: typing.Callable[..., Json]) -> None:
+    transaction = document("converge", "after")["transaction"]
+    assert (transaction["outcome"], transaction["daemon_restarts"]) == ("committed", 1)
+
+
+def test_nothing_was_denied_up_to_its_end(
+    host: typing.Any, document: typing.Callable[..., Json]
+) -> None:
+    end = document("converge", "after")["observation"]["collected_at"]
+    log = host.check_output("cat /var/log/audit/audit.log")
+    moments = [float(m) for m in re.findall(r"audit\((\d+\.\d+):\d+\): avc:  denied", log)]
+    assert [moment for moment in moments if moment <= end] == []
+    assert moments, "the attacks that came later must have left denials, or nothing is logged"
+    assert selinux(document)["denials"] == []
+
+
+def test_the_policy_shows_what_was_set(
+    host: typing.Any, document: typing.Callable[..., Json]
+) -> None:
+    found = selinux(document)
+    assert found["types_known"] is True
+    assert (found["enforcing"], found["configured"]) == (True, "enforcing")
+    assert found["booleans"]["container_use_nfs"] is True
+    assert found["modules"]["lab_reader"] == 400
+    assert host.check_output("cat /sys/fs/selinux/booleans/container_use_nfs").startswith("1")
+
+
+def test_data_of_the_remapped_daemon_survives_a_relabel(host: typing.Any, docker: Call) -> None:
+    root = docker("info --format '{{.DockerRootDir}}'")
+    assert re.fullmatch(r"/var/lib/docker/\d+\.\d+", root)
+    docker("run --rm --volume kept:/data lab:1 touch /data/file")
+    command = f"stat -c %C {root} {root}/overlay2 {root}/volumes/kept/_data {root}/volumes/kept/_data/file"
+    before = host.check_output(command)
+    assert "container_ro_file_t" in before
+    assert host.check_output(f"restorecon -R -v {root}/overlay2 {root}/volumes") == ""
+    assert host.check_output(command) == before
+
+
+# -- containers ----------------------------------------------------------------------------------
+def test_containers_are_confined_each_by_itself(docker: Call) -> None:
+    labels = {docker("run --rm lab:1 cat /proc/self/attr/current").strip("\0") for _ in range(2)}
+    pattern = r"system_u:system_r:container_t:s0:c\d+,c\d+"
+    assert all(re.fullmatch(pattern, label) for label in labels)
+    assert len(labels) == 2
+    assert "name=selinux" in docker("info --format '{{.SecurityOptions}}'")
+
+
+def test_a_type_of_its_own_reads_what_its_description_says(host: typing.Any, docker: Call) -> None:
+    """In a directory that containers may enter lies a file of the host's."""
+    host.check_output(
+        "mkdir -p /srv/shown && chcon -t container_file_t /srv/shown && echo hello > /srv/shown/file"
+        " && chcon -t var_t /srv/shown/file && chmod 755 /srv /srv/shown"
+    )
+    show = "--volume /srv/shown:/shown lab:1 cat /shown/file"
+    denied = host.run(f"docker run --rm {show}")
+    assert (denied.rc, "Permission denied" in denied.stderr) == (1, True)
+    assert docker(f"run --rm --security-opt label=type:lab_reader.process {show}") == "hello"
+
+
+def test_attacks_hold_and_succeed_without_a_label(notes: pathlib.Path) -> None:
+    found, weakened = outcomes(notes, "default"), outcomes(notes, "weakened")
+    assert {found["selinux_host_file"], found["selinux_neighbour_file"]} == {"held"}
+    assert {weakened["selinux_host_file"], weakened["selinux_neighbour_file"]} == {"breached"}
+    work = {outcome for attack, outcome in found.items() if attack.startswith("work_")}
+    assert work == {"works"}
+
+
+# -- a boot --------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def rebooted(request: pytest.FixtureRequest) -> None:
+    notes = pathlib.Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+    lab = {**os.environ, "BULKHEAD_LAB_STATE": str(notes / "lab")}
+    command = [sys.executable, "-m", "lab", "reboot", "confined"]
+    subprocess.run(command, cwd=ROOT, env=lab, check=True)
+
+
+@pytest.mark.usefixtures("rebooted")
+def test_a_boot_finds_it_all_again(
+    host: typing.Any, docker: Call, play: typing.Callable[..., str]
+) -> None:
+    assert host.check_output("cat /sys/fs/selinux/enforce") == "1"
+    assert host.check_output("cat /sys/fs/selinux/booleans/container_use_nfs").startswith("1")
+    label = docker("run --rm lab:1 cat /proc/self/attr/current")
+    assert "container_t" in label
+    said = play("harden", **POLICY)
+    assert " changed=0 " in said
+    assert " failed=0 " in said
