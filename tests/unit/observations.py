@@ -199,7 +199,11 @@ _STOCK: Json = {
         "users": [{"name": "root", "uid": 0, "gid": 0}],
         "groups": [{"name": "root", "gid": 0, "members": []}],
     },
-    "lsm": {},
+    "lsm": {
+        "active": ["capability"],
+        "apparmor": {"enabled": False, "profiles": None, "profile_list": None},
+        "selinux": {"enabled": False, "enforcing": False, "policy": None},
+    },
     "sysctls": {"user.max_user_namespaces": "7000"},
     "modules": {"br_netfilter": "available"},
     "kernel": {
