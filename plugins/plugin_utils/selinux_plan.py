@@ -230,7 +230,10 @@ class _Planner:
             "effective": option.get("effective", option.get("configured")),
             "source": option.get("where") or option.get("source") or "default",
         }
-        if not self.policy.enabled:
+        if self._is_the_daemons():
+            reason = "docker_daemon_options sets it"
+            self._row(_KEY, ENABLED, "unmanaged", **common, reason=reason)
+        elif not self.policy.enabled:
             self._switch_back(mine, common)
         elif option.get("source") in ("flag", "environment"):
             state = "ok" if option.get("effective") else "blocked"
@@ -243,6 +246,11 @@ class _Planner:
             self._row(_KEY, ENABLED, "blocked", **common, reason=reason)
         else:
             self._switch_on(common)
+
+    def _is_the_daemons(self) -> bool:
+        """Tell whether docker_daemon sets it, or did."""
+        theirs = (self.look["bulkhead"].get("owned") or {}).get("docker_daemon", [])
+        return any(item.get("key") == _KEY for item in [*theirs, *self.daemon_plan["operations"]])
 
     def _in_file(self, option: Json, common: Json) -> None:
         if option.get("effective") is not True:
@@ -315,7 +323,20 @@ class _Planner:
 
     def _restart(self) -> None:
         if self.running:
-            self.plan["daemon"].update(effect="restart", why=[_KEY])
+            first = bool(self._alive()) and not self._keeps() and self._sets_live_restore()
+            self.plan["daemon"].update(effect="restart", why=[_KEY], live_restore_first=first)
+
+    def _keeps(self) -> bool:
+        """Tell whether the running daemon leaves containers alone when it stops."""
+        kept = (self.engine.get("options") or {}).get("live-restore") or {}
+        return kept.get("effective") is True
+
+    def _sets_live_restore(self) -> bool:
+        """Tell whether docker_daemon sets it in the same transaction."""
+        return any(
+            op.get("key") == "live-restore" and op.get("value") is True
+            for op in self.daemon_plan["operations"]
+        )
 
     def _restart_is_unsafe(self) -> str | None:
         """Return why the restart that the switch needs is not safe; None when it is."""
@@ -327,10 +348,8 @@ class _Planner:
                 "would also take up what somebody changed in daemon.json since it started; restart it "
                 "when that is meant"
             )
-        planned = self.daemon_plan["daemon"]
-        kept = (self.engine.get("options") or {}).get("live-restore") or {}
-        safe = kept.get("effective") is True or planned["live_restore_first"]
-        if self._alive() and not safe and not planned["allow_container_restart"]:
+        safe = self._keeps() or self._sets_live_restore()
+        if self._alive() and not safe and not self.daemon_plan["daemon"]["allow_container_restart"]:
             return (
                 need + "without live-restore ends these containers; let docker_daemon set it first"
             )

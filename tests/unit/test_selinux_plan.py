@@ -131,8 +131,18 @@ def test_a_restart_that_would_end_containers_is_refused() -> None:
     assert (found["state"], found["affected"]) == ("blocked", ["web"])
     assert "live-restore" in found["reason"]
     daemon = plans.empty()
-    daemon["daemon"]["live_restore_first"] = True
-    assert row(planned(observation, {}, daemon), "selinux-enabled")["state"] == "change"
+    daemon["operations"] = [{"op": "json_set", "key": "live-restore", "value": True}]
+    plan = planned(observation, {}, daemon)
+    assert row(plan, "selinux-enabled")["state"] == "change"
+    assert plan["daemon"]["live_restore_first"] is True
+
+
+def test_what_docker_daemon_sets_is_left_to_it() -> None:
+    daemon = plans.empty()
+    daemon["operations"] = [{"op": "json_set", "key": "selinux-enabled", "value": True}]
+    plan = planned(look(), {}, daemon)
+    assert row(plan, "selinux-enabled")["state"] == "unmanaged"
+    assert plans.is_empty(plan)
 
 
 def test_what_others_changed_is_not_taken_up_with_it() -> None:
