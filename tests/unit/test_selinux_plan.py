@@ -406,3 +406,30 @@ def test_never_off() -> None:
     observation = look(True, configured="permissive")
     assert row(planned(observation), "SELinux mode")["state"] == "pending"
     assert kinds(planned(observation, {"enforcing": True})) == ["selinux_enforcing"]
+
+
+# -- as it was recorded --------------------------------------------------------------------------
+def test_a_recorded_host_shows_what_was_set() -> None:
+    """Debian 13, enforcing, after a run with this policy and after attacks."""
+    observation = json.loads((RECORDED / "selinux-hardened.json").read_text())
+    spec = {"network": True, "read": ["etc_t"], "connect": ["http_port_t"]}
+    policy = {"booleans": {"container_use_nfs": True}, "modules": {"lab_web": spec}}
+    plan = planned(observation, policy)
+    assert plans.is_empty(plan)
+    states = {r["setting"]: r["state"] for r in plan["settings"]}
+    assert states == {
+        "selinux-enabled": "ok",
+        "labels of /var/lib/docker/231072.231072": "ok",
+        "SELinux boolean container_use_nfs": "ok",
+        "SELinux module lab_web": "ok",
+        "SELinux mode": "pending",
+    }
+    given_back = kinds(planned(observation))
+    assert given_back == ["selinux_boolean_back", "selinux_module_absent"]
+
+
+def test_nothing_of_the_transaction_was_denied() -> None:
+    """What was is the attacks': all of it comes from containers."""
+    observation = json.loads((RECORDED / "selinux-hardened.json").read_text())
+    denials = observation["lsm"]["selinux"]["denials"]
+    assert {row["source"] for row in denials} == {"container_t"}
