@@ -19,10 +19,7 @@ def docker_kernel_plan(observation: Json, policy: Json) -> Json:
     :returns: a plan, schema ``bulkhead.plan/1`` (docs/schemas/plan.schema.json).
     :raises AnsibleFilterError: naming the variable or section, its value and the fix.
     """
-    return planned(
-        lambda: kernel_plan.plan(observation, kernel_plan.read(policy)),
-        kernel_plan.OBSERVATION_SCHEMA,
-    )
+    return planned(lambda: kernel_plan.plan(observation, kernel_plan.read(policy)))
 
 
 class FilterModule:

@@ -24,10 +24,13 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     sysctls,
 )
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import plan as plans
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import (
+    OBSERVATION_SCHEMA,
+    Json,
+    PolicyError,
+)
 
 ROLE = "docker_kernel"
-OBSERVATION_SCHEMA = "bulkhead.observation/1"
 
 PROFILE = f"{ROLE}_profile"
 SYSCTLS = f"{ROLE}_sysctls"
