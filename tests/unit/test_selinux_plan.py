@@ -408,6 +408,20 @@ def test_never_off() -> None:
     assert kinds(planned(observation, {"enforcing": True})) == ["selinux_enforcing"]
 
 
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"kind": "selinux_module", "name": "shop", "sha256": "0"},
+        {"kind": "selinux_boolean", "name": "container_use_nfs", "value": True},
+        {"kind": "selinux_equivalence", "name": "/srv/docker", "like": "/var/lib/docker"},
+    ],
+)
+def test_what_somebody_changed_is_theirs(item: Json) -> None:
+    plan = planned(owning(look(True), **{**item, "intact": False}))
+    (operation,) = plan["operations"]
+    assert (operation["op"], operation["kind"]) == ("disown", item["kind"])
+
+
 # -- as it was recorded --------------------------------------------------------------------------
 def test_a_recorded_host_shows_what_was_set() -> None:
     """Debian 13, enforcing, after a run with this policy and after attacks."""
