@@ -3,7 +3,7 @@ title: A container does not open a file of the host's that is mounted into it
 topic: selinux
 why: A directory mounted by mistake, or by somebody who may only start containers, hands out the host's files.
 stopped_by: the label of the file, whose type is none of containers'
-checks: ["5.3", "5.5"]
+checks: ["5.3", "5.6"]
 variables: [docker_selinux_enabled]
 options: {volumes: ["{scratch}/host:/host"]}
 weakened: {security_opt: ["label=disable"]}
