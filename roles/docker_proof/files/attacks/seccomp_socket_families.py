@@ -1,5 +1,5 @@
 """
-title: A container opens no sockets to the kernel's ciphers and to hypervisors
+title: The filter passes no sockets to the kernel's ciphers and to hypervisors
 topic: seccomp
 why: AF_ALG is kernel code with a history of exploits; AF_VSOCK reaches past all firewalls.
 stopped_by: the system call filter (AF_VSOCK from engine 23.0 on, AF_ALG from 29.4.3 on)
@@ -17,7 +17,8 @@ import socket
 
 from proof import attempt
 
-#: No type of socket: with a real one the kernel would load the module of the family.
+#: No type of socket: with a real one the kernel would load the module of the family. It is refused after the
+#: filter and before AppArmor, which may deny the family as well and is not asked here.
 NO_TYPE = 15
 
 
@@ -25,7 +26,7 @@ def attack():
     """Ask for sockets that cannot be; the filter, which is asked first, sees the family alone."""
     return [
         attempt(
-            "open a socket of family " + name,
+            "get past the filter with " + name,
             functools.partial(socket.socket, family, NO_TYPE),
             past=(errno.EINVAL,),
             absent=(errno.EAFNOSUPPORT,),
