@@ -7,7 +7,6 @@ that say what a hostile host would say. `make test-full` runs this on each suppo
 from __future__ import annotations
 
 import copy
-import json
 import os
 import pathlib
 import subprocess
@@ -16,7 +15,7 @@ import typing
 
 import pytest
 
-from tests.unit import observations as obs
+from tests.unit import answers, observations as obs
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -58,22 +57,7 @@ def play(tmp_path: pathlib.Path) -> typing.Callable[..., subprocess.CompletedPro
         look: typing.Any, *arguments: str, text: str = PLAY
     ) -> subprocess.CompletedProcess[str]:
         (tmp_path / "play.yml").write_text(text)
-        for name in ("docker_host_info", "docker_host_apply"):
-            answer = {"changed": name.endswith("apply"), "observation": look}
-            if name.endswith("apply"):
-                answer.update(
-                    transaction={
-                        "id": "x", "outcome": "committed", "steps": [], "reason": None,
-                        "failed_step": None, "daemon_restarts": 1, "daemon_reloads": 0,
-                    },
-                    running_containers=[],
-                )  # fmt: skip
-            data = tmp_path / f"{name}.json"
-            data.write_text(json.dumps(answer))
-            (collection / "plugins" / "modules" / f"{name}.py").write_text(
-                "#!/usr/bin/python\n# WANT_JSON\nimport sys\n"
-                f"sys.stdout.write(open({str(data)!r}).read())\n"
-            )
+        answers.put(collection / "plugins" / "modules", look)
         environment = {
             **os.environ,
             "ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "collections"),

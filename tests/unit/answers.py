@@ -1,0 +1,42 @@
+# Copyright: (c) 2026, the Bulkhead authors
+# Apache License 2.0 (see LICENSE)
+"""A host that gives chosen answers: the modules of both doors replaced by ones that recite them.
+
+Roles, planners and action plugins are the real ones. Whatever machine the tests run on is neither
+read nor changed.
+"""
+
+from __future__ import annotations
+
+import json
+import typing
+from pathlib import Path
+
+DOORS = ("docker_host_info", "docker_host_apply")
+
+
+def put(modules: Path, look: typing.Any) -> None:
+    """Replace the modules of both doors.
+
+    :param modules: the folder of a collection's modules; the answers are kept beside it.
+    :param look: the observation with which both answer.
+    """
+    # Not among the modules: Ansible takes a file of any suffix there for one.
+    kept = modules.parent / "answers"
+    kept.mkdir(exist_ok=True)
+    for name in DOORS:
+        answer: dict[str, typing.Any] = {"changed": name.endswith("apply"), "observation": look}
+        if name.endswith("apply"):
+            answer.update(
+                transaction={
+                    "id": "x", "outcome": "committed", "steps": [], "reason": None,
+                    "failed_step": None, "daemon_restarts": 1, "daemon_reloads": 0,
+                },
+                running_containers=[],
+            )  # fmt: skip
+        data = kept / f"{name}.json"
+        data.write_text(json.dumps(answer))
+        (modules / f"{name}.py").write_text(
+            "#!/usr/bin/python\n# WANT_JSON\nimport sys\n"
+            f"sys.stdout.write(open({str(data)!r}).read())\n"
+        )
