@@ -9,7 +9,7 @@ SHELL := bash
 WITH_TOOLS := tools/bootstrap
 WITH_LAB := tools/bootstrap --lab
 
-# For audit, harden, prove, recommend, rollback and uninstall: which hosts. The embedded default is the lab.
+# For audit, drift, harden, prove, recommend, rollback and uninstall: which hosts. The embedded default is the lab.
 INVENTORY ?= inventories/lab
 LIMIT ?=
 ARGS ?=
@@ -29,7 +29,7 @@ lint types unit oldest bench molecule demo: export ANSIBLE_CONFIG := $(CURDIR)/a
 lint types unit oldest bench molecule demo: export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/playbooks/collections
 
 # For your own hosts, your own configuration counts, if there is one.
-audit harden prove recommend rollback uninstall: export ANSIBLE_CONFIG ?= $(CURDIR)/ansible.cfg
+audit drift harden prove recommend rollback uninstall: export ANSIBLE_CONFIG ?= $(CURDIR)/ansible.cfg
 
 PLAY = $(WITH_TOOLS) -- ansible-playbook --inventory "$(INVENTORY)" $(if $(LIMIT),--limit "$(LIMIT)") $(ARGS)
 
@@ -45,6 +45,10 @@ audit: ## Judge your hosts by the CIS benchmark, read-only: make audit INVENTORY
 .PHONY: harden
 harden: ## Harden your hosts: make harden INVENTORY=path LIMIT=pattern ARGS='--check --diff'
 	@$(PLAY) playbooks/harden.yml
+
+.PHONY: drift
+drift: ## What is no longer as harden left it, and who owns it, read-only: make drift INVENTORY=path
+	@$(PLAY) playbooks/drift.yml
 
 .PHONY: prove
 prove: ## Attack your hosts, those with docker_proof_allowed: make prove INVENTORY=path LIMIT=pattern

@@ -8,18 +8,19 @@ import typing
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils import report
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import drift, report
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
 
 
-def plan_summary(plan: Json) -> list[str]:
+def plan_summary(plan: Json, look: Json | None = None) -> list[str]:
     """Say in lines of text what a plan changes and what it leaves, each with its reason.
 
     :param plan: schema ``bulkhead.plan/1``.
+    :param look: the observation that it was planned from, to say too what somebody else changed of it.
     :returns: lines without control characters, whatever a host named its containers.
     """
     try:
-        return report.summary(plan)
+        return (drift.told(look) if look else []) + report.summary(plan)
     except (KeyError, TypeError, AttributeError) as exc:
         raise AnsibleFilterError(f"plan_summary takes a plan: {exc!r}") from exc
 

@@ -292,6 +292,16 @@ def _fingerprint(check: str, host: Json, thing: Json | None) -> str:
     return hashlib.sha256(dumps(parts).encode()).hexdigest()
 
 
+def label(value: object) -> str:
+    """Return a value as Prometheus takes it for a label, quotes included."""
+    text = str(value)
+    # Two hosts with the same labels would void the whole file, so nothing is cut or replaced.
+    if not text.isprintable():
+        text = urllib.parse.quote(text, safe="", errors="surrogatepass")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 class Prometheus(Writer):
     """A file for node_exporter's textfile collector."""
 
@@ -305,17 +315,8 @@ class Prometheus(Writer):
         )
         self._failed: list[str] = []
 
-    @staticmethod
-    def _label(value: object) -> str:
-        text = str(value)
-        # Two hosts with the same labels would void the whole file, so nothing is cut or replaced.
-        if not text.isprintable():
-            text = urllib.parse.quote(text, safe="", errors="surrogatepass")
-        escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-
     def host(self, host: Json) -> None:
-        name = self._label(host["host"])
+        name = label(host["host"])
         for verdict, number in host["counts"].items():
             labels = f'host={name},verdict="{verdict}"'
             self.out.write(f"bulkhead_audit_checks{{{labels}}} {number}\n")
@@ -486,13 +487,13 @@ class Markdown(Writer):
             about = self.checks[check]
             remedy = about["remedy"]["variable"] or about["remedy"]["text"]
             cells = (f"{check} {about['title']}", about["severity"], str(len(hosts_of)), remedy)
-            write("| " + " | ".join(_cell(cell) for cell in cells) + " |\n")
+            write("| " + " | ".join(cell(text) for text in cells) + " |\n")
         if len(bad) > self._MOST:
             write(f"\n{len(bad) - self._MOST} more checks fail; see index.html.\n")
         if totals["lost"]:
             write("\n## Not audited\n\n")
         for name, why in totals["lost"][: self._MOST]:
-            write(f"- {_cell(name)}: {_cell(why)}\n")
+            write(f"- {cell(name)}: {cell(why)}\n")
         if len(totals["lost"]) > self._MOST:
             write(f"- and {len(totals['lost']) - self._MOST} more\n")
         doubtful = [w for w in totals["run"]["waivers"] if w["state"] != "used"]
@@ -501,7 +502,7 @@ class Markdown(Writer):
             write("| --- | --- | --- | --- | --- |\n")
         for waiver in doubtful[: self._MOST]:
             shown = [waiver[k] for k in ("check", "state", "expires", "owner", "reason")]
-            write("| " + " | ".join(_cell(cell) for cell in shown) + " |\n")
+            write("| " + " | ".join(cell(text) for text in shown) + " |\n")
         if len(doubtful) > self._MOST:
             write(f"\n{len(doubtful) - self._MOST} more; see index.html.\n")
 
@@ -511,7 +512,7 @@ _MEANS: dict[str, str | int | None] = {letter: f"\\{letter}" for letter in "\\|`
 _MEANS |= {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "&#64;", "#": "&#35;", ":": "&#58;"}
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Return one line that is nothing but text in Markdown."""
     return plain(text).replace("www.", "www .").translate(str.maketrans(_MEANS))
 

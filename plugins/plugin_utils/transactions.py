@@ -35,12 +35,13 @@ def _row(item: Json) -> tuple[str, ...]:
     if item["reason"]:
         what = plain(item["reason"])
     outcome = plain(item["outcome"]).replace("_", " ")
-    return plain(item["id"]), _time(item["at"]), outcome, plain(item["profile"]), what
+    return plain(item["id"]), moment(item["at"]), outcome, plain(item["profile"]), what
 
 
-def _time(at: typing.Any) -> str:
+def moment(at: typing.Any) -> str:
+    """Return seconds since the epoch as date and time, UTC; a dash for what is none."""
     try:
-        moment = datetime.datetime.fromtimestamp(float(at), datetime.timezone.utc)
+        found = datetime.datetime.fromtimestamp(float(at), datetime.timezone.utc)
     except (TypeError, ValueError, OverflowError, OSError):
         return "-"
-    return moment.strftime("%Y-%m-%d %H:%M:%S")
+    return found.strftime("%Y-%m-%d %H:%M:%S")

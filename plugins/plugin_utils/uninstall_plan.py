@@ -147,7 +147,7 @@ class _Planner:
         if role not in self._plan["roles"]:
             self._plan["roles"].append(role)
         self._plan["settings"].append(
-            plans.row(_shown(item), VARIABLE, state, reason=reason, **more)
+            plans.row(shown(item), VARIABLE, state, reason=reason, **more)
         )
 
     # -- the daemon ----------------------------------------------------------------------------
@@ -257,7 +257,8 @@ class _Planner:
         return [key for key in found if key not in self._keys]
 
 
-def _shown(item: Json) -> str:
+def shown(item: Json) -> str:
+    """Return an owned thing in words: ``icc``, ``mode of /etc/docker/key.pem``."""
     if item["kind"] == "json_key":
         return ".".join(str(item[name]) for name in ("key", "member") if item.get(name))
     words = {"file": "", "mode": "mode of ", "subids": "subordinate ids of "}

@@ -12,7 +12,28 @@ import json
 import typing
 from pathlib import Path
 
+from tests.unit.checkout import ROOT
+
 DOORS = ("docker_host_info", "docker_host_apply")
+
+
+def collection(place: Path, look: typing.Any) -> None:
+    """Lay out, or change, a collection of links to this checkout's, apart from the doors' modules.
+
+    :param place: a path for collections.
+    """
+    ours = place / "ansible_collections/bulkhead/hardening"
+    if not ours.exists():
+        (ours / "plugins/modules").mkdir(parents=True)
+        for name in ("roles", "meta", "galaxy.yml"):
+            (ours / name).symlink_to(ROOT / name)
+        for path in (ROOT / "plugins").iterdir():
+            if path.is_dir() and path.name != "modules":
+                (ours / "plugins" / path.name).symlink_to(path)
+        for path in (ROOT / "plugins/modules").glob("*.py"):
+            if path.stem not in DOORS:
+                (ours / "plugins/modules" / path.name).symlink_to(path)
+    put(ours / "plugins/modules", look)
 
 
 def put(modules: Path, look: typing.Any) -> None:

@@ -17,9 +17,6 @@ import pytest
 
 from tests.unit import answers, observations as obs
 
-ROOT = pathlib.Path(__file__).parents[2]
-
-
 PLAY = """
 - hosts: all
   gather_facts: false
@@ -46,18 +43,12 @@ RECOMMEND = """
 @pytest.fixture
 def play(tmp_path: pathlib.Path) -> typing.Callable[..., subprocess.CompletedProcess[str]]:
     """Return a runner of the role against a host that gives a chosen answer."""
-    collection = tmp_path / "collections" / "ansible_collections" / "bulkhead" / "hardening"
-    (collection / "plugins" / "modules").mkdir(parents=True)
-    for name in ("roles", "meta", "galaxy.yml"):
-        (collection / name).symlink_to(ROOT / name)
-    for name in ("action", "filter", "plugin_utils", "module_utils"):
-        (collection / "plugins" / name).symlink_to(ROOT / "plugins" / name)
 
     def run(
         look: typing.Any, *arguments: str, text: str = PLAY
     ) -> subprocess.CompletedProcess[str]:
         (tmp_path / "play.yml").write_text(text)
-        answers.put(collection / "plugins" / "modules", look)
+        answers.collection(tmp_path / "collections", look)
         environment = {
             **os.environ,
             "ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "collections"),

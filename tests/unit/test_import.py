@@ -9,6 +9,7 @@ recorded answer, so nothing of the machine that the tests run on is read or chan
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -60,12 +61,14 @@ THEIR_VARIABLES = {
         *("daemon", "docker_options", "pids_limit", "ulimits", "formats", "transaction"),
     )
 }
+#: Of geerlingguy.docker, which writes it to daemon.json.
+THEIR_VARIABLES["docker_daemon_options"] = {"log-level": "debug"}
 
 #: A role of theirs before, between and after ours.
 THEIR_ROLE = """
 - name: Say where we are
   ansible.builtin.debug:
-    msg: "theirs knows {{ docker_harden_result.before.roles | default([]) }}"
+    msg: "theirs knows {{ docker_harden_result.before.roles | default([]) }}, has {{ docker_daemon_options }}"
 """
 
 
@@ -140,7 +143,8 @@ SEVERAL = """
   roles:
     - theirs
     - bulkhead.hardening.docker_seccomp
-    - theirs
+    - role: theirs
+      vars: {docker_daemon_options: {}}
     - role: bulkhead.hardening.docker_daemon
       docker_daemon_icc: false
     - theirs
@@ -174,6 +178,9 @@ def test_roles_run_in_any_order_beside_roles_of_others(installed: Path) -> None:
     said = play(installed, SEVERAL)
     for known in ([], ["docker_seccomp"], ["docker_daemon"]):
         assert f"theirs knows {known}" in said
+    # What docs/how-to/existing-inventories.md says of a role with a variable of the same name.
+    assert "theirs knows ['docker_seccomp'], has {}" in said
+    assert re.search(r"CHANGE +log-level: \S+ -> debug", said)
 
 
 def test_a_role_runs_whole_or_not_at_all_by_its_tag(installed: Path) -> None:
