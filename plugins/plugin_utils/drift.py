@@ -47,7 +47,7 @@ def drift(look: Json, plan: Json) -> Json:
     """
     left = look["bulkhead"]
     changes = [row for row in plan["settings"] if row["state"] == "change"]
-    findings = _changed(left, changes)
+    findings = _changed(left, plan["settings"])
     explained = {id(row) for finding in findings for row in finding.pop("rows")}
     findings += [_unapplied(row, plan["roles"]) for row in changes if id(row) not in explained]
     if left.get("open_transaction"):
@@ -88,18 +88,21 @@ def _last(left: Json) -> Json | None:
     return {"id": kept[-1]["id"], "at": kept[-1]["at"]} if kept else None
 
 
-def _changed(left: Json, changes: list[Json]) -> list[Json]:
-    """Return what Bulkhead owns and somebody else changed, with the rows that would mend it."""
+def _changed(left: Json, settings: list[Json]) -> list[Json]:
+    """Return what Bulkhead owns and somebody else changed, with the rows of a plan about it."""
     found = []
     for role, items in sorted(left["owned"].items()):
         for item in items:
             kernel_differs = item.get("in_kernel") is False
             if item["intact"] and not kernel_differs:
                 continue
-            rows = [row for row in changes if _about(row, role, item)]
+            rows = [row for row in settings if _about(row, role, item)]
             reason = "somebody else changed or removed it since"
             if item["intact"]:
                 reason = "the kernel does not hold it as it was loaded"
+            held = [row["reason"] for row in rows if row["state"] == "blocked"]
+            if held:
+                reason += f"; a run would not mend it: {held[0]}"
             found.append(
                 _finding(
                     "changed",
@@ -207,7 +210,7 @@ def _states(report: Json) -> str:
 def _sentence(finding: Json) -> str:
     text = plain(finding["what"])
     if finding["wanted"] is not None:
-        text += f": {plain(finding['effective'])} instead of {plain(finding['wanted'])}"
+        text += f": {plain(finding['wanted'])} wanted, {plain(finding['effective'])} in effect"
     if finding["owner"]:
         text += f"; owned by {plain(finding['owner'])}"
     return f"{text} ({plain(finding['reason'])})"
@@ -219,7 +222,7 @@ def markdown(report: Json) -> str:
     rows = [(host["host"], finding) for host in report["hosts"] for finding in host["findings"]]
     if rows:
         text += (
-            "\n| host | what | owner | finding | wanted | there | why |\n"
+            "\n| host | what | owner | finding | wanted | in effect | why |\n"
             + "|"
             + " --- |" * 7
             + "\n"

@@ -76,6 +76,15 @@ def test_a_key_that_somebody_changed_is_theirs_to_explain_and_ours_to_mend() -> 
     }  # fmt: skip
 
 
+def test_a_change_that_a_run_would_not_mend_says_why() -> None:
+    """A daemon that has not read its file yet would take up what somebody wrote there besides."""
+    look = obs.with_file(host(gone(KEY)), {"icc": True, "data-root": "/srv/docker"}, loaded=False)
+    look["engine"]["options"]["data-root"]["effective"] = "/var/lib/docker"
+    finding = found(look, icc=False)["findings"][0]
+    assert finding["what"] == "icc"
+    assert "a run would not mend it: needs a restart" in finding["reason"]
+
+
 def test_a_member_and_a_file_are_found_too() -> None:
     findings = found(host(gone(MEMBER), gone(FILE)), log_opts={"max-size": "9m"})["findings"]
     assert [(f["kind"], f["what"]) for f in findings] == [
@@ -170,7 +179,7 @@ def test_hosts_stand_in_order_and_are_counted() -> None:
 def test_lines_say_what_is_there_what_was_wanted_and_whose_it_is() -> None:
     lines = drift_report(fleet(), "lines")
     assert lines[0].startswith(
-        "b  changed    icc: on instead of off; owned by docker_daemon (somebody"
+        "b  changed    icc: off wanted, on in effect; owned by docker_daemon (somebody"
     )
     assert lines[-1] == "1 as applied, 1 drifted, 1 unknown"
     assert all(line.isprintable() for line in lines)
