@@ -17,10 +17,10 @@ from tests.unit.checkout import ROOT
 DOORS = ("docker_host_info", "docker_host_apply")
 
 
-def collection(place: Path, look: typing.Any) -> None:
+def collection(place: Path, look: typing.Any, after: typing.Any = None) -> None:
     """Lay out, or change, a collection of links to this checkout's, apart from the doors' modules.
 
-    :param place: a path for collections.
+    :param place: a path for collections; for the rest see :func:`put`.
     """
     ours = place / "ansible_collections/bulkhead/hardening"
     if not ours.exists():
@@ -33,28 +33,28 @@ def collection(place: Path, look: typing.Any) -> None:
         for path in (ROOT / "plugins/modules").glob("*.py"):
             if path.stem not in DOORS:
                 (ours / "plugins/modules" / path.name).symlink_to(path)
-    put(ours / "plugins/modules", look)
+    put(ours / "plugins/modules", look, after)
 
 
-def put(modules: Path, look: typing.Any) -> None:
+def put(modules: Path, look: typing.Any, after: typing.Any = None) -> None:
     """Replace the modules of both doors.
 
     :param modules: the folder of a collection's modules; the answers are kept beside it.
-    :param look: the observation with which both answer.
+    :param look: the observation to answer with; ``after`` is that of the door to act, when it differs.
     """
     # Not among the modules: Ansible takes a file of any suffix there for one.
     kept = modules.parent / "answers"
     kept.mkdir(exist_ok=True)
-    for name in DOORS:
-        answer: dict[str, typing.Any] = {"changed": name.endswith("apply"), "observation": look}
-        if name.endswith("apply"):
-            answer.update(
-                transaction={
-                    "id": "x", "outcome": "committed", "steps": [], "reason": None,
-                    "failed_step": None, "daemon_restarts": 1, "daemon_reloads": 0,
-                },
-                running_containers=[],
-            )  # fmt: skip
+    acted = {
+        "changed": True,
+        "observation": look if after is None else after,
+        "transaction": {
+            "id": "x", "outcome": "committed", "steps": [], "reason": None,
+            "failed_step": None, "daemon_restarts": 1, "daemon_reloads": 0,
+        },
+        "running_containers": [],
+    }  # fmt: skip
+    for name, answer in zip(DOORS, ({"changed": False, "observation": look}, acted)):
         data = kept / f"{name}.json"
         data.write_text(json.dumps(answer))
         (modules / f"{name}.py").write_text(
