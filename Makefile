@@ -111,6 +111,11 @@ bench: ## Measure round trips, requests and times
 build: ## Build the collection into build/
 	@$(WITH_TOOLS) -- ansible-galaxy collection build --force --output-path build
 
+.PHONY: environment
+environment: build ## Write the context of an execution environment into build/environment
+	@rm -rf build/environment
+	@$(WITH_TOOLS) -- ansible-builder create --output-filename Containerfile --context build/environment
+
 .PHONY: changelog
 changelog: ## Release galaxy.yml's version: turn the waiting fragments into its notes
 	@$(WITH_TOOLS) -- antsibull-changelog release

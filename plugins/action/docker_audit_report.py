@@ -20,6 +20,7 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
     audit_bench,
     audit_checks,
     audit_compare,
+    audit_merge,
     audit_report,
     audit_run,
 )
@@ -62,8 +63,12 @@ class ActionModule(ActionBase):
             "fail_on": list(run.fail_on),
         }
         checks = {check.id: check.described() for check in run.checks}
-        hosts = [str(name) for name in arguments["hosts"]]
-        lost = {name: _lost(variables, name, arguments.get("result")) for name in hosts}
+        if arguments.get("slices"):
+            lost = audit_merge.collect(folder, arguments["slices"], checks)
+        else:
+            names = [str(name) for name in arguments["hosts"]]
+            lost = {name: _lost(variables, name, arguments.get("result")) for name in names}
+        hosts = list(lost)
         reference = pathlib.Path(arguments.get("reference") or folder / "result.json")
         with contextlib.ExitStack() as stack:
             # The earlier result may be the very file that this run's result takes the place of.

@@ -58,6 +58,11 @@ options:
     description: A V(result.json) of an earlier run to compare with. It may be the one that this run's
       takes the place of.
     type: path
+  slices:
+    description: Folders of the reports of other runs, each over a slice of the fleet. Their hosts are put
+      together in O(report_dir); of a host that is in several the newest result counts.
+    type: list
+    elements: path
   docker_bench:
     description: Files of docker-bench-security (V(.log.json)) to set beside the results, by host.
     type: dict
