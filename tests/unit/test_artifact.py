@@ -19,6 +19,7 @@ TOP = {
     "CHANGELOG.rst",
     "LICENSE",
     "README.md",
+    "SECURITY.md",
     "changelogs",
     "docs",
     "filter_plugins",
