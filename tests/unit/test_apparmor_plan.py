@@ -365,7 +365,7 @@ def test_a_wrong_policy_names_variable_value_and_fix(policy: Json, words: str) -
         (obs.stock(lsm=None), "become: true"),
         (obs.stock(containers=None), "section containers"),
         (obs.stock(bulkhead={"state": "newer", "reason": "by a later release"}), "later release"),
-        (obs.stock(), "not of schema"),
+        (obs.stock(lsm={"apparmor": []}), "not of schema"),
     ],
 )
 def test_a_look_that_says_too_little(observation: Json, words: str) -> None:
