@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import typing
 
+import jsonschema
 import pytest
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import look
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction import apply
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_undo import undo
 
+from .checkout import ROOT
 from .fakes import ActHost, act_host, operation, plan, sysctl_set
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="changes owners, as root does")
 
 Json = dict[str, typing.Any]
+SCHEMA = json.loads((ROOT / "docs/schemas/observation.schema.json").read_text())
 KPTR, BPF, PTRACE = (
     "kernel.kptr_restrict",
     "kernel.unprivileged_bpf_disabled",
@@ -59,7 +63,9 @@ def restore(name: str) -> Json:
 
 
 def owned(host: ActHost) -> list[Json]:
-    return list(look.observe(host, ["bulkhead"])["bulkhead"]["owned"].get("docker_kernel", []))
+    answer = look.observe(host, ["bulkhead"])
+    jsonschema.validate(answer, SCHEMA)
+    return list(answer["bulkhead"]["owned"].get("docker_kernel", []))
 
 
 # -- set and given back ----------------------------------------------------------------------------
@@ -68,7 +74,7 @@ def test_a_value_is_set_and_owned(host: ActHost) -> None:
     assert (answer["changed"], value(host, KPTR)) == (True, "2")
     assert answer["transaction"]["stays"] == []
     assert step(answer, "sysctls")["detail"] == "kernel.kptr_restrict=2"
-    assert owned(host) == [{"kind": "sysctl", "name": KPTR, "intact": True}]
+    assert owned(host) == [{"kind": "sysctl", "name": KPTR, "value": "2", "intact": True}]
     assert answer["observation"]["kernel"]["sysctls"][KPTR]["value"] == "2"
 
 
