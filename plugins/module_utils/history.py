@@ -104,7 +104,9 @@ class Entry:
             word = str(effect["kind"]).replace("selinux_", "SELinux ")
             lines += ["%s %s" % (word, name) for name in sorted(effect["after"])]
         lines += ["labels below %s" % e["path"] for e in self.effects("selinux_relabel")]
-        lines += ["SELinux enforcing" for _ in self.effects("selinux_enforcing")]
+        lines += [
+            "SELinux enforcing, which an undo leaves" for _ in self.effects("selinux_enforcing")
+        ]
         for effect in self.effects("audit_rules"):
             counts = (len(effect["added"]), len(effect["removed"]))
             lines.append("audit rules in the kernel: %d loaded, %d taken out" % counts)

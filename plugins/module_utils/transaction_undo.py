@@ -20,6 +20,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     health,
     history,
     ledger as ledger_module,
+    selinux,
     sysctls,
     transaction_apparmor,
     transaction_files as files,
@@ -322,6 +323,8 @@ class _Reversal:
     def _files(self) -> None:
         tx = self._tx
         for path in self._entry.files:
+            if path == selinux.CONFIG:
+                continue  # enforcing stays
             reason = validate.files_problem(tx.host, path)
             if reason:
                 raise HostError(reason)

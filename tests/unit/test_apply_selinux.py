@@ -199,8 +199,13 @@ def test_enforcing_is_switched_on_and_never_off(host: ActHost) -> None:
     config = (host.base / "etc/selinux/config").read_text()
     assert config == "# hosts\nSELINUX=enforcing\nSELINUXTYPE=default\n"
     answer = undo(host)
-    assert answer["transaction"]["outcome"] == "refused"
-    assert "never switches that off" in answer["msg"]
+    assert answer["transaction"]["outcome"] == "committed", answer["msg"]
+    assert answer["transaction"]["changes"] == [
+        "/etc/selinux/config",
+        "SELinux enforcing, which an undo leaves",
+    ]
+    assert policy(host).state()[2] == "1"
+    assert (host.base / "etc/selinux/config").read_text() == config
 
 
 def test_a_host_that_does_not_work_enforcing_is_permissive_again(host: ActHost) -> None:

@@ -32,6 +32,9 @@ from .fakes import (
 )
 from .test_apply_crash import CASES, Countdown, build, prepare, state
 
+#: Cases before which a transaction made what they change or take away.
+PREPARED = ("reload", "rules", "profiles", "parameters", "selinux")
+
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="changes owners, as root does")
 
 Json = dict[str, typing.Any]
@@ -79,11 +82,7 @@ def test_everything_comes_back(name: str) -> None:
     with build(name) as host:
         prepare(name, host)
         old = state(host)
-        before = (
-            host.ledger()
-            if name in ("reload", "rules", "profiles", "parameters")
-            else ledger.empty_ledger()
-        )
+        before = host.ledger() if name in PREPARED else ledger.empty_ledger()
         identifier = committed(host, CASES[name][0](host))
         answer = undone(host)
         assert answer["transaction"]["undid"] == identifier
@@ -341,11 +340,7 @@ def test_a_crash_at_every_record(name: str, after: bool, monkeypatch: pytest.Mon
             assert ledger.open_transaction(host) is None
             now = state(host)
             held = history.holding(history.entries(host))
-            wanted = (
-                new
-                if len(held) == (3 if name in ("reload", "rules", "profiles", "parameters") else 2)
-                else old
-            )
+            wanted = new if len(held) == (3 if name in PREPARED else 2) else old
             assert (now[0], *now[2:]) == (wanted[0], *wanted[2:]), number
             if wanted is new:
                 assert now[1] == new[1], number
