@@ -176,6 +176,7 @@ def prepare(name: str, host: ActHost) -> None:
         host.selinux = FakeSelinux(host, enforcing=False)
     if name == "selinux":
         host.selinux = FakeSelinux(host, enforcing=False)
+        (host.base / "srv/docker").mkdir(parents=True)
         # setsebool never forgets a value that it was once given.
         host.selinux.run("setsebool", ["-P", "container_use_nfs=0"])
         former = [selinux("module", name=name, content="(before)") for name in ("changed", "gone")]

@@ -191,6 +191,17 @@ def test_the_file_goes_with_our_last_line(host: ActHost) -> None:
     assert whole(host) == before
 
 
+def test_a_data_root_is_made_before_it_is_labelled(host: ActHost) -> None:
+    before = whole(host)
+    host.daemon.witness_error = "no"
+    answer = apply(host, plan(selinux("relabel", path="/srv/docker")))
+    assert answer["transaction"]["outcome"] == "rolled_back"
+    assert whole(host) == before
+    host.daemon.witness_error = None
+    done(host, selinux("relabel", path="/srv/docker"))
+    assert (host.base / "srv/docker").stat().st_mode & 0o7777 == 0o711
+
+
 # -- enforcing -----------------------------------------------------------------------------------
 def test_enforcing_is_switched_on_and_never_off(host: ActHost) -> None:
     host.selinux = FakeSelinux(host, enforcing=False)
