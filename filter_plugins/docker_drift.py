@@ -22,7 +22,7 @@ def docker_drift(
     """
     if not look or not plan:
         return drift.unknown(reason)
-    return filter_errors.planned(lambda: drift.drift(look, plan), "bulkhead.observation/1")
+    return filter_errors.planned(lambda: drift.drift(look, plan))
 
 
 class FilterModule:

@@ -28,8 +28,10 @@ def drift_report(
         known = ", ".join(drift.FORMS)
         raise AnsibleFilterError(f"drift_report: form is {form!r}: there are {known}")
     try:
-        one = isinstance(found, dict)
-        return drift.FORMS[form](drift.document(found, created_at) if one else drift.merged(found))
+        whole = (
+            drift.document(found, created_at) if isinstance(found, dict) else drift.merged(found)
+        )
+        return drift.FORMS[form](whole)
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         raise AnsibleFilterError(
             f"drift_report takes what docker_drift found, by host, or its reports: {exc!r}"
