@@ -193,8 +193,7 @@ class Host:
 
     def write_sysctl(self, path: str, value: str) -> None:
         """Write a parameter of the kernel that is there. Raises OSError, also when it is refused."""
-        flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(self.path(path), flags)
+        fd = os.open(self.path(path), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             os.write(fd, (value + "\n").encode("ascii"))
         finally:

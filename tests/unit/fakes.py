@@ -373,6 +373,8 @@ class ActHost(FakeHost):
         if self.one_way.get(path) == self.read_text(path).strip() != value:
             raise PermissionError(1, "Operation not permitted", path)
         super().write_sysctl(path, value)
+        # The kernel keeps nothing of a longer value.
+        os.truncate(self.path(path), len(value) + 1)
         self.on_sysctl(path)
 
     def sysctls(self) -> dict[str, str]:
