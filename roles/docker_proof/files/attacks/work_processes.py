@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 from proof import USER, fork, works
 
@@ -54,7 +55,9 @@ def terminate():
     def child():
         signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
         os.write(writer, b".")
-        signal.pause()
+        # Not pause(2): a signal that comes just before it would be waited for in vain.
+        while True:
+            time.sleep(0.05)
 
     process = fork(child)
     os.close(writer)
