@@ -27,11 +27,20 @@ SETUID_PYTHON = PROGRAMS + "/setuid-python"
 
 #: Modules that programs may import. What these need comes along.
 MODULES = (
-    *("array", "contextlib", "ctypes", "errno", "fcntl", "importlib.util", "json", "mmap", "os"),
-    *("functools", "platform", "random"),
-    *("resource", "select", "signal", "socket", "stat", "struct", "subprocess", "sys", "tempfile"),
-    *("threading", "time", "traceback", "typing", "encodings.ascii", "encodings.utf_8"),
-    *("encodings.idna", "encodings.latin_1", "stringprep"),
+    *("__future__", "array", "contextlib", "ctypes", "errno", "fcntl", "functools", "json", "mmap"),
+    *("importlib.util", "os", "platform", "random", "resource", "select", "signal", "socket"),
+    *(
+        "stat",
+        "struct",
+        "subprocess",
+        "sys",
+        "tempfile",
+        "threading",
+        "time",
+        "traceback",
+        "typing",
+    ),
+    *("encodings.ascii", "encodings.utf_8", "encodings.idna", "encodings.latin_1", "stringprep"),
 )
 
 _ASK = """

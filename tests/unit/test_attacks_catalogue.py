@@ -86,16 +86,24 @@ def test_every_attack_is_told_of_on_a_page_of_mechanisms() -> None:
 
 
 # -- what they need ------------------------------------------------------------------------------
+def imports(source: str) -> set[str]:
+    """Return the names of all modules that a program imports."""
+    nodes = list(ast.walk(ast.parse(source)))
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return found | {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+
+
+@pytest.mark.parametrize("name", ["proof", "run"])
+def test_the_program_imports_only_what_the_image_has(name: str) -> None:
+    source = (ROOT / "roles" / "docker_proof" / "files" / "program" / f"{name}.py").read_text()
+    assert imports(source) <= {*MODULES, "proof"}
+
+
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_an_attack_imports_only_what_the_image_has(
     name: str, loaded: dict[str, types.ModuleType]
 ) -> None:
-    nodes = list(ast.walk(ast.parse(CATALOGUE[name].source)))
-    imported = {
-        alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
-    }
-    imported |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
-    assert imported <= {*MODULES, "proof"}
+    assert imports(CATALOGUE[name].source) <= {*MODULES, "proof"}
     assert callable(loaded[name].attack)
 
 

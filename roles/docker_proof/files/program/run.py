@@ -93,7 +93,7 @@ def main(verb, *rest):
         signal.alarm(int(rest[1]))
         load(rest[0]).neighbour(lambda: print("ready", flush=True))
         while True:
-            signal.pause()
+            time.sleep(1)
     pairs = list(zip(rest[::2], rest[1::2]))
     signal.alarm(sum(int(seconds) + 5 for _, seconds in pairs) + 10)
     for name, seconds in pairs:
