@@ -10,7 +10,7 @@ import pytest
 testinfra_hosts = ["ansible://all"]
 
 #: What succeeds in every container of a stock host of these suites, and must not on any hardened one.
-BREACHED = {"pids_fork_bomb"}
+BREACHED = {"kernel_ptrace", "pids_fork_bomb", "ulimits_open_files"}
 #: What only the strict profile stops, since it needs user namespaces or no-new-privileges, or ends traffic
 #: between containers.
 BREACHED_UNLESS_STRICT = {
