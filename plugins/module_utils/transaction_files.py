@@ -143,10 +143,20 @@ def _write_xattrs(descriptor: int, xattrs: dict[str, str]) -> None:
             os.setxattr(descriptor, name, base64.b64decode(value))
 
 
+def _directory_label(descriptor: int) -> dict[str, str]:
+    """Return the SELinux label of a directory in base64, by its attribute's name; nothing without one.
+
+    The kernel would give a new file another one in some directories: on Debian 13 one in /etc/sysctl.d
+    becomes etc_runtime_t, which systemd-sysctl may not read.
+    """
+    found = _read_xattrs(descriptor)
+    return {name: found[name] for name in ("security.selinux",) if name in found}
+
+
 def stage(host: Host, path: str, content: bytes, meta: Meta, keep_times: bool = False) -> None:
     """Write a whole new file and sync it, replacing a left-over of the same name.
 
-    A file without recorded xattrs gets the SELinux label that its directory gives.
+    A file without recorded xattrs gets the SELinux label of its directory.
     """
     parent, name = split(path)
     with directory(host, parent) as descriptor:
@@ -159,7 +169,7 @@ def stage(host: Host, path: str, content: bytes, meta: Meta, keep_times: bool = 
                 stream.flush()
                 opened = stream.fileno()
                 os.fchown(opened, meta.uid, meta.gid)
-                _write_xattrs(opened, meta.xattrs)
+                _write_xattrs(opened, meta.xattrs or _directory_label(descriptor))
                 os.fchmod(opened, meta.mode)
                 if keep_times:
                     os.utime(opened, ns=(meta.atime_ns, meta.mtime_ns))

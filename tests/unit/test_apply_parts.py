@@ -492,6 +492,15 @@ def test_extended_attributes_are_kept(tmp_path: pathlib.Path) -> None:
     assert (tmp_path / "f").read_text() == "new"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="sets a label, as root does")
+def test_a_new_file_has_the_label_of_its_directory(tmp_path: pathlib.Path) -> None:
+    label = b"system_u:object_r:etc_t:s0\0"
+    os.setxattr(tmp_path, "security.selinux", label)
+    meta = files.Meta(0o644, os.getuid(), os.getgid(), 0, 0, {})
+    files.place(Host(str(tmp_path)), "/f", b"x", meta)
+    assert os.getxattr(tmp_path / "f", "security.selinux") == label
+
+
 # -- ledger --------------------------------------------------------------------------------------------
 def test_loaded_matches() -> None:
     loaded = {"sha256": "a", "pid": 1, "start_ticks": 2}
