@@ -46,10 +46,15 @@ def test_nothing_was_denied_up_to_its_end(
 ) -> None:
     end = document("converge", "after")["observation"]["collected_at"]
     log = host.check_output("cat /var/log/audit/audit.log")
-    denials = re.findall(r"audit\((\d+\.\d+):\d+\): avc:  denied (.*)", log)
-    assert [what for moment, what in denials if float(moment) <= end] == []
+    # Debian's policy does not let its own sshd keep wtmp.db: that is Ansible's login, not the transaction.
+    denials = [
+        (float(moment), what)
+        for moment, what in re.findall(r"audit\((\d+\.\d+):\d+\): avc:  denied (.*)", log)
+        if "scontext=system_u:system_r:sshd_t:" not in what
+    ]
+    assert [what for moment, what in denials if moment <= end] == []
     assert denials, "the attacks that came later must have left denials, or nothing is logged"
-    assert selinux(document)["denials"] == []
+    assert [row for row in selinux(document)["denials"] if row["source"] != "sshd_t"] == []
 
 
 def test_the_policy_shows_what_was_set(
