@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import subprocess
 import sys
 import typing
@@ -23,7 +24,8 @@ def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     host = request.getfixturevalue("host")
     address = str(host.check_output("hostname -I")).split()[0]
     issued = tmp_path_factory.mktemp("api") / "issued"
-    subprocess.run([sys.executable, "-m", "lab.certificates", str(issued), address], check=True)
+    command = [sys.executable, "-m", "lab.certificates", str(issued), address]
+    subprocess.run(command, cwd=os.environ["MOLECULE_PROJECT_DIRECTORY"], check=True)
     for place, side in ((SERVER, "server"), (CLIENT, "client")):
         host.check_output(f"mkdir -p {place}")
         for name in FILES.values():
