@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import typing
 
-from ansible.errors import AnsibleFilterError
-
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import uninstall_plan as planner
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.filter_errors import planned
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
 
 
 def uninstall_plan(
@@ -23,15 +22,9 @@ def uninstall_plan(
     :returns: a plan, schema ``bulkhead.plan/1``; without operations when a row is ``blocked``.
     :raises AnsibleFilterError: what Bulkhead noted on the host, or the look, cannot be read.
     """
-    try:
-        return planner.plan(observation, stops_containers=stops_containers, hides_data=hides_data)
-    except PolicyError as exc:
-        raise AnsibleFilterError(str(exc)) from exc
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as exc:
-        raise AnsibleFilterError(
-            f"uninstall_plan takes an observation: {type(exc).__name__}: {exc}; look again with this "
-            "collection's docker_host_info"
-        ) from exc
+    return planned(
+        lambda: planner.plan(observation, stops_containers=stops_containers, hides_data=hides_data)
+    )
 
 
 class FilterModule:

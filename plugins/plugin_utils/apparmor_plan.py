@@ -20,7 +20,6 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
     plan as plans,
 )
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import (
-    OBSERVATION_SCHEMA,
     Json,
     PolicyError,
 )
@@ -110,33 +109,19 @@ class _Planner:
         self.policy = policy
         self.rows: list[Json] = []
         self.operations: list[Json] = []
-        if observation.get("schema") != OBSERVATION_SCHEMA:
-            fix = f"hand in one of schema {OBSERVATION_SCHEMA}"
-            raise PolicyError("observation", observation.get("schema"), fix)
-        left = self._section(observation, "bulkhead")
-        if left["state"] not in ("absent", "ok"):
-            fix = f"{left.get('reason')}; nothing is changed until that is cleared up"
-            raise PolicyError("/var/lib/bulkhead", left["state"], fix)
-        owned = (left.get("owned") or {}).get(ROLE, [])
+        plans.check_look(observation)
+        owned = (observation["bulkhead"].get("owned") or {}).get(ROLE, [])
         self.owned = {item["profile"]: item for item in owned if "profile" in item}
         self.idle = not policy.profiles and not self.owned
         if self.idle:
             return
-        self.engine = self._section(observation, "engine")
+        plans.check_sections(observation, "engine", "lsm")
+        self.engine: Json = observation["engine"]
         if self.engine["state"] == "running":
-            self._section(observation, "containers")
+            plans.check_sections(observation, "containers")
         self.containers: list[Json] = observation.get("containers") or []
-        self.active: list[str] = self._section(observation, "lsm")["active"]
+        self.active: list[str] = observation["lsm"]["active"]
         self.lsm: Json = observation["lsm"]["apparmor"]
-
-    @staticmethod
-    def _section(look: Json, name: str) -> Json:
-        if look.get(name) is None:
-            reasons = [str(r["reason"]) for r in look.get("unread") or [] if r["section"] == name]
-            fix = f"it could not be read ({'; '.join(reasons) or 'not gathered'})"
-            raise PolicyError(f"the look's section {name}", None, f"{fix}; run with become: true")
-        section: Json = look[name]
-        return section
 
     def run(self) -> Json:
         if not self.idle:

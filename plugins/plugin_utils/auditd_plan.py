@@ -25,7 +25,6 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
 )
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import audit_watch, plan as plans
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import (
-    OBSERVATION_SCHEMA,
     Json,
     PolicyError,
 )
@@ -154,14 +153,7 @@ def plan(observation: Json, policy: Policy) -> Json:
 
 class _Planner:
     def __init__(self, look: Json, policy: Policy) -> None:
-        if not isinstance(look, dict) or look.get("schema") != OBSERVATION_SCHEMA:
-            found = look.get("schema") if isinstance(look, dict) else type(look).__name__
-            raise PolicyError("observation", found, f"hand in one of schema {OBSERVATION_SCHEMA}")
-        for section in ("engine", "audit", "bulkhead"):
-            if look.get(section) is None:
-                raise PolicyError(
-                    f"the look's section {section}", None, "it could not be read; run as root"
-                )
+        plans.check_look(look, "engine", "audit")
         self.policy = policy
         self.audit: Json = look["audit"]
         self.engine: Json = look["engine"]

@@ -37,7 +37,6 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils.daemon_policy i
     variable,
 )
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import (
-    OBSERVATION_SCHEMA,
     Json,
     PolicyError,
 )
@@ -82,7 +81,7 @@ _HIDING_KEYS = ("userns-remap", "data-root", "exec-root", "storage-driver", "con
 
 #: What a look must have read, whatever state Docker is in.
 _SECTIONS = (
-    *("os", "engine", "daemon_config", "files", "units", "subids", "users", "bulkhead"),
+    *("os", "engine", "daemon_config", "files", "units", "subids", "users"),
     *("lsm", "sysctls", "modules", "scope_dropins"),
 )
 
@@ -153,34 +152,10 @@ class _Planner:
     # -- what must be so before anything can be planned ----------------------------------------
     def _check_look(self) -> None:
         look = self.look
-        if not isinstance(look, dict) or look.get("schema") != OBSERVATION_SCHEMA:
-            found = look.get("schema") if isinstance(look, dict) else type(look).__name__
-            raise PolicyError("observation", found, f"hand in one of schema {OBSERVATION_SCHEMA}")
-        needed = list(_SECTIONS)
-        if (look.get("engine") or {}).get("state") == "running":
-            needed += ["containers", "images", "volumes"]
-        for section in needed:
-            if look.get(section) is None:
-                reasons = [
-                    str(item["reason"])
-                    for item in look.get("unread") or []
-                    if item["section"] == section
-                ]
-                raise PolicyError(
-                    f"the look's section {section}",
-                    None,
-                    f"it could not be read ({'; '.join(reasons) or 'not gathered'}); "
-                    "run with become: true",
-                )
-        state = look["bulkhead"]["state"]
-        if state not in ("absent", "ok"):
-            raise PolicyError(
-                "/var/lib/bulkhead",
-                state,
-                f"{look['bulkhead'].get('reason') or 'its state cannot be trusted'}; "
-                "nothing is changed until that is cleared up",
-            )
+        plans.check_look(look, *_SECTIONS)
         engine = look["engine"]
+        if engine["state"] == "running":
+            plans.check_sections(look, "containers", "images", "volumes")
         if engine["state"] == "broken":
             raise PolicyError(
                 "docker.service",

@@ -25,7 +25,6 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
 )
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import plan as plans
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import (
-    OBSERVATION_SCHEMA,
     Json,
     PolicyError,
 )
@@ -169,14 +168,7 @@ def satisfied(spec: Json, wanted: str, running: str) -> bool:
 
 class _Planner:
     def __init__(self, look: Json, policy: Policy) -> None:
-        if not isinstance(look, dict) or look.get("schema") != OBSERVATION_SCHEMA:
-            found = look.get("schema") if isinstance(look, dict) else type(look).__name__
-            raise PolicyError("observation", found, f"hand in one of schema {OBSERVATION_SCHEMA}")
-        for section in ("os", "engine", "kernel", "bulkhead"):
-            if look.get(section) is None:
-                raise PolicyError(
-                    f"the look's section {section}", None, "it could not be read; run as root"
-                )
+        plans.check_look(look, "os", "engine", "kernel")
         self.policy = policy
         self.kernel: Json = look["kernel"]
         self.containers = look.get("containers") or []

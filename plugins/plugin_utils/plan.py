@@ -43,6 +43,36 @@ class PolicyError(ValueError):
         self.variable = variable
 
 
+def check_sections(look: Json, *names: str) -> None:
+    """Refuse an observation in which a section could not be read.
+
+    :raises PolicyError: naming the first of them, with the reasons that the look gives.
+    """
+    for name in names:
+        if look.get(name) is None:
+            reasons = [str(r["reason"]) for r in look.get("unread") or [] if r["section"] == name]
+            fix = f"it could not be read ({'; '.join(reasons) or 'not gathered'}); run as root"
+            raise PolicyError(f"the look's section {name}", None, f"{fix} (become: true)")
+
+
+def check_look(look: Json, *names: str) -> None:
+    """Refuse what no planner can plan from.
+
+    :param names: the sections that this one needs besides ``bulkhead``.
+    :raises PolicyError: it is no observation of the schema, a section is missing, or what an earlier
+        transaction left cannot be trusted.
+    """
+    if not isinstance(look, dict) or look.get("schema") != OBSERVATION_SCHEMA:
+        found = look.get("schema") if isinstance(look, dict) else type(look).__name__
+        raise PolicyError("observation", found, f"hand in one of schema {OBSERVATION_SCHEMA}")
+    check_sections(look, "bulkhead", *names)
+    left = look["bulkhead"]
+    if left["state"] not in ("absent", "ok"):
+        reason = left.get("reason") or "its state cannot be trusted"
+        fix = f"{reason}; nothing is changed until that is cleared up"
+        raise PolicyError("/var/lib/bulkhead", left["state"], fix)
+
+
 def row(setting: str, variable: str, state: str, **more: typing.Any) -> Json:
     """Return one row of a plan's settings.
 

@@ -79,14 +79,8 @@ def plan(observation: Json, raw: object, daemon_plan: Json | None = None) -> Jso
     :raises PolicyError: a profile cannot be right, or the look lacks what is needed.
     """
     specs = read(raw)
-    look = observation
-    for section in ("os", "engine", "daemon_config", "seccomp_profiles", "bulkhead"):
-        if look.get(section) is None:
-            raise PolicyError(f"the look's section {section}", None, "run with become: true")
-    state = look["bulkhead"]["state"]
-    if state not in ("absent", "ok"):
-        raise PolicyError("/var/lib/bulkhead", state, "nothing is changed until that is cleared up")
-    return _Planner(look, specs, daemon_plan or {}).run()
+    plans.check_look(observation, "os", "engine", "daemon_config", "seccomp_profiles")
+    return _Planner(observation, specs, daemon_plan or {}).run()
 
 
 class _Planner:

@@ -19,7 +19,6 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
     selinux_module as modules,
 )
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import (
-    OBSERVATION_SCHEMA,
     Json,
     PolicyError,
 )
@@ -132,15 +131,7 @@ def plan(observation: Json, policy: Policy, daemon_plan: Json | None = None) -> 
     :returns: a plan of schema ``bulkhead.plan/1``.
     :raises PolicyError: the host is in a state in which nothing can be planned.
     """
-    if observation.get("schema") != OBSERVATION_SCHEMA:
-        fix = f"hand in one of schema {OBSERVATION_SCHEMA}"
-        raise PolicyError("observation", observation.get("schema"), fix)
-    for section in ("os", "engine", "daemon_config", "lsm", "bulkhead"):
-        if observation.get(section) is None:
-            raise PolicyError(f"the look's section {section}", None, "run with become: true")
-    state = observation["bulkhead"]["state"]
-    if state not in ("absent", "ok"):
-        raise PolicyError("/var/lib/bulkhead", state, "nothing is changed until that is cleared up")
+    plans.check_look(observation, "os", "engine", "daemon_config", "lsm")
     return _Planner(observation, policy, daemon_plan or plans.empty()).run()
 
 
