@@ -55,15 +55,8 @@ class ActionModule(Door):
         }
         # As it will be read back: nothing in it is more than text and numbers.
         result: Json = {"changed": False, **json.loads(json.dumps(document))}
-        path = arguments.get("document")
-        if path:
-            try:
-                result["digest"] = door.store(document, str(path))
-            except OSError as exc:
-                return {
-                    "failed": True,
-                    "changed": False,
-                    "msg": f"document {path!r}: {exc.strerror}",
-                }
-            result["path"] = str(path)
+        kept = door.stored(document, arguments.get("document"))
+        if kept.get("failed"):
+            return {"changed": False, **kept}
+        result.update(kept)
         return typing.cast(Json, wrap_var(result))

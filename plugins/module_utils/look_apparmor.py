@@ -15,18 +15,17 @@ import typing
 from ansible_collections.bulkhead.hardening.plugins.module_utils import apparmor, ledger
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import (
+    LOG_BYTES,
     Mapping,
     Notes,
+    audit_log,
     os_reason,
 )
 
 _PROFILES = "/sys/kernel/security/apparmor/profiles"
-_AUDIT_LOG = "/var/log/audit/audit.log"
 _UNIT = "sysinit.target.wants/apparmor.service"
 _UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 
-#: The end of a log is what counts, and as much as is read of it, in bytes.
-_LOG_BYTES = 4 * 1024 * 1024
 _MOST_REPORTS = 200
 
 #: What a path is called outside of the host: the longest of these that it begins with.
@@ -143,18 +142,14 @@ def _reports(host: Host, notes: Notes, profiles: dict[str, str]) -> list[Mapping
 
 def _log(host: Host, notes: Notes, since: float) -> list[str]:
     """Return the lines of the log that the kernel's reports go to: auditd's, or else its own."""
-    try:
-        return host.read_tail(_AUDIT_LOG, _LOG_BYTES).splitlines()
-    except FileNotFoundError:
-        pass
-    except OSError as exc:
-        notes.add("lsm", _AUDIT_LOG, os_reason(exc))
-        return []
+    lines = audit_log(host, notes, "lsm")
+    if lines is not None:
+        return lines
     arguments = ["--dmesg", "--quiet", "--no-pager", "--output=cat", "--since=@%d" % since]
     done = host.run(["journalctl", *arguments], timeout=30.0)
     if done.rc != 0:
         notes.add("lsm", "journalctl", "status %d" % done.rc)
-    return done.out[-_LOG_BYTES:].splitlines()
+    return done.out[-LOG_BYTES:].splitlines()
 
 
 def _what(fields: typing.Mapping[str, str]) -> tuple[str, str, str]:

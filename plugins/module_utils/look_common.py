@@ -14,6 +14,12 @@ import re
 import time
 import typing
 
+from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
+
+#: Where auditd writes what the kernel reports, and how much of its end is read, in bytes.
+AUDIT_LOG = "/var/log/audit/audit.log"
+LOG_BYTES = 4 * 1024 * 1024
+
 #: Longest text that leaves the host, in characters.
 MAX_TEXT = 4096
 
@@ -40,6 +46,29 @@ class Notes:
 def os_reason(exc: OSError) -> str:
     """Return the system's own words for an error: ``Permission denied``."""
     return exc.strerror or type(exc).__name__
+
+
+def conf_files(host: Host, notes: Notes, section: str, directory: str) -> list[str]:
+    """Return the paths of the files ``*.conf`` in a directory, none where there is no such."""
+    try:
+        names = host.listdir(directory)
+    except FileNotFoundError:
+        return []
+    except OSError as exc:
+        notes.add(section, directory, os_reason(exc))
+        return []
+    return ["%s/%s" % (directory, name) for name in names if name.endswith(".conf")]
+
+
+def audit_log(host: Host, notes: Notes, section: str) -> list[str] | None:
+    """Return the last lines of auditd's log; None where there is no such."""
+    try:
+        return host.read_tail(AUDIT_LOG, LOG_BYTES).splitlines()
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        notes.add(section, AUDIT_LOG, os_reason(exc))
+        return []
 
 
 def mapping(value: typing.Any) -> Mapping:

@@ -26,6 +26,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
     Mapping,
     Notes,
     UnreadableError,
+    conf_files,
     number,
     os_reason,
 )
@@ -219,17 +220,8 @@ def scope_dropins(host: Host, notes: Notes) -> list[Mapping]:
         parents = (posixpath.dirname(posixpath.dirname(base)), posixpath.dirname(base))
         if any(_is_link(host, path) for path in parents):
             continue  # /lib is /usr/lib on most systems
-        directory = base + "/docker-.scope.d"
-        try:
-            names = host.listdir(directory)
-        except FileNotFoundError:
-            continue
-        except OSError as exc:
-            notes.add("scope_dropins", directory, os_reason(exc))
-            continue
-        for name in names:
-            if name.endswith(".conf"):
-                found.append(_scope_dropin(host, notes, "%s/%s" % (directory, name)))
+        paths = conf_files(host, notes, "scope_dropins", base + "/docker-.scope.d")
+        found += [_scope_dropin(host, notes, path) for path in paths]
     return found
 
 

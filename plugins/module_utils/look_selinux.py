@@ -15,13 +15,10 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Hos
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import (
     Mapping,
     Notes,
+    audit_log,
     os_reason,
 )
 
-_AUDIT_LOG = "/var/log/audit/audit.log"
-
-#: The end of a log is what counts, and as much as is read of it, in bytes.
-_LOG_BYTES = 4 * 1024 * 1024
 _MOST_DENIALS = 200
 _MOST_ENTRIES = 50
 
@@ -86,17 +83,10 @@ def _labels(host: Host, notes: Notes, data_root: str | None) -> Mapping | None:
 
 def _denials(host: Host, notes: Notes) -> list[Mapping]:
     """Return what was denied since the boot, or would have been: counted, the most frequent first."""
-    try:
-        log = host.read_tail(_AUDIT_LOG, _LOG_BYTES)
-    except FileNotFoundError:
-        return []
-    except OSError as exc:
-        notes.add("lsm", _AUDIT_LOG, os_reason(exc))
-        return []
     booted = re.search(r"(?m)^btime (\d+)$", _text(host, "/proc/stat"))
     since = int(booted.group(1)) if booted else 0
     counts: collections.Counter[tuple[str, ...]] = collections.Counter()
-    for line in log.splitlines():
+    for line in audit_log(host, notes, "lsm") or []:
         match = _AVC.search(line) if "avc:  denied" in line else None
         if match and int(match.group(1)) >= since:
             source, target = (selinux.type_of(match.group(n)) or "" for n in (3, 4))

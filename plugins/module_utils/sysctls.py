@@ -15,6 +15,7 @@ import typing
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host, HostError
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import (
     Notes,
+    conf_files,
     os_reason,
 )
 
@@ -189,16 +190,8 @@ def configuration(host: Host, notes: Notes, directories: typing.Sequence[str]) -
     """
     chosen: dict[str, str] = {}
     for directory in directories:
-        try:
-            names = host.listdir(directory)
-        except FileNotFoundError:
-            continue
-        except OSError as exc:
-            notes.add("kernel", directory, os_reason(exc))
-            continue
-        for name in names:
-            if name.endswith(".conf"):
-                chosen.setdefault(name, "%s/%s" % (directory, name))
+        for path in conf_files(host, notes, "kernel", directory):
+            chosen.setdefault(path.rpartition("/")[2], path)
     if len(chosen) > _MAX_FILES:
         notes.add("kernel", directories[0], "more than %d files" % _MAX_FILES)
     paths = [path for _, path in sorted(chosen.items())[:_MAX_FILES]]

@@ -76,6 +76,16 @@ def store(document: Json, path: str) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def stored(document: Json, path: str | None) -> Json:
+    """Store a document if asked; return what the answer says of it: ``path`` and ``digest``, or a failure."""
+    if not path:
+        return {}
+    try:
+        return {"digest": store(document, path), "path": path}
+    except OSError as exc:
+        return {"failed": True, "msg": f"document {path!r}: {exc.strerror}"}
+
+
 class Door(ActionBase):
     """An action that runs one module and looks after what it answers."""
 
@@ -115,12 +125,6 @@ class Door(ActionBase):
             result.pop("running_containers", None)
         elif isinstance(answer.get("observation"), dict):
             result["observation"] = for_plans(answer["observation"])
-        if document:
-            keep = ("observation", "transaction", "earlier", "running_containers", "plan", "diff")
-            whole = {k: answer[k] for k in keep if k in answer}
-            try:
-                result["digest"] = store(whole, document)
-            except OSError as exc:
-                return {**result, "failed": True, "msg": f"document {document!r}: {exc.strerror}"}
-            result["path"] = document
-        return typing.cast(Json, inert(result))
+        keep = ("observation", "transaction", "earlier", "running_containers", "plan", "diff")
+        whole = {k: answer[k] for k in keep if k in answer}
+        return typing.cast(Json, inert({**result, **stored(whole, document)}))
