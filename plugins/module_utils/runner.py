@@ -3,7 +3,8 @@
 """What runs in a transient unit on the host: one request, to its end.
 
 Started as ``python3 -I <archive> run <id>``, and as ``python3 -I <archive> recover [<id>]`` when
-that process was killed, or at boot. See detach.py, which makes the archive and starts it.
+that process was killed, or at boot; before that, early at boot, as ``python3 -I <archive> files``.
+See detach.py, which makes the archive and starts it, and boot.py.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host, HostError
 from ansible_collections.bulkhead.hardening.plugins.module_utils.purge import purge
 from ansible_collections.bulkhead.hardening.plugins.module_utils.runs import Run
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_journal import Undo
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import EMPTY_PLAN
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_undo import undo
 
@@ -35,7 +37,7 @@ def perform(
         ``{"action": "undo", "undo": ID or "last", "undo_stops_containers", "undo_hides_data", ...}``
         or ``{"action": "purge", "check_mode"}``; times in seconds.
     :param identifier: the id of the transaction; None for one of now.
-    :param at_boot: the command that undoes at boot what a loss of power leaves; None for none.
+    :param at_boot: the program that undoes at boot what a loss of power leaves; None for none.
     """
     if request["action"] == "purge":
         return purge(host, check_mode=bool(request.get("check_mode")))
@@ -74,6 +76,16 @@ def recover(host: Host, identifier: str | None, why: str) -> None:
         run.reply(transaction.answer_of_the_dead(identifier, ended or [], why, answer))
 
 
+def put_files_back(host: Host) -> None:
+    """Put back, early at boot, the files of a transaction that a loss of power left open.
+
+    :raises HostError: some could not be put back; what comes later at boot tries again.
+    """
+    opened = ledger_module.open_transaction(host)
+    if opened is not None:
+        Undo(host, opened["id"], timeout=0.0).run_early()
+
+
 def main(host: Host, archive: str, python: str, arguments: list[str]) -> int:
     """Run as a program; return its exit status.
 
@@ -81,13 +93,16 @@ def main(host: Host, archive: str, python: str, arguments: list[str]) -> int:
     :param python: the path of the interpreter.
     """
     verb, identifier = arguments[0], arguments[1] if len(arguments) > 1 else None
+    if verb == "files":
+        put_files_back(host)
+        return 0
     if verb == "recover":
         if os.environ.get("SERVICE_RESULT") != "success":
             recover(host, identifier, _how_it_ended())
         return 0
     run = Run(host, typing.cast(str, identifier))
     with run.held():
-        at_boot = [python, "-I", archive, "recover"]
+        at_boot = [python, "-I", archive]
         try:
             run.reply(perform(host, run.request(), identifier, at_boot))
         except HostError:

@@ -97,7 +97,7 @@ def apply(
     Never raises for what a host or a plan does wrong: ``failed`` and ``msg`` say it.
 
     :param identifier: the id of the transaction; None for one of now.
-    :param boot: the command that undoes at boot what a loss of power leaves; None for none.
+    :param boot: the program that undoes at boot what a loss of power leaves; None for none.
     :param tls_files: those that the policy names, for the new look.
     """
     try:

@@ -10,6 +10,7 @@ Records, one JSON object per line, each synced to disk before anything follows f
 - ``step``: ``{"step"}``, the name of a step that begins
 - ``effect``: ``{"n", "kind", ...}``, written before something changes; see the kinds in Undo
 - ``done``: ``{"n"}``, written after it changed
+- ``files_back``: ``{}``, written at boot when all files are as before and no daemon has read others
 - ``committed`` or ``rolled_back``: ``{"at", "reason"?}``, the end; ``committed`` also has
   ``touched``, the ledger items that changed, and ``keys``, what changed in daemon.json:
   ``[{"key", "member"?, "before": None | SHA256, "after": None | SHA256}]``, None for absent
@@ -286,6 +287,22 @@ class Undo:
         if self._errors:
             raise HostError("; ".join(self._errors))
 
+    def run_early(self) -> None:
+        """Put files back before anything reads them: at boot, while nothing of Docker runs.
+
+        :raises HostError: some could not be put back.
+        """
+        try:
+            self._attempt(self._staged)
+            self._attempt(self._files)
+            if not self._errors and self.daemon.identity() is None:
+                self._config_back(self._config_touched())
+                self._journal.write({"record": "files_back"})
+        finally:
+            self._journal.close()
+        if self._errors:
+            raise HostError("; ".join(self._errors))
+
     def close(self, reason: str) -> None:
         """Note that everything is as before."""
         journal = Journal(self._host, self._identifier)
@@ -486,20 +503,19 @@ class Undo:
     def _daemon(self) -> None:
         """Put daemon.json back, and make the daemon run with it as it did before.
 
-        Three cases: it still is the run of before and read nothing new; it is, but a reload told it
-        something; it was restarted since, by us, by a crash or by a boot, or it died.
+        Four cases: it began after a boot with the files of before; it still is the run of before and
+        read nothing new; it is, but a reload told it something; it was restarted since, or it died.
         """
-        path = self.begin["config"]
-        touched = any(effect["path"] == path for effect in self._effects("file"))
+        touched = self._config_touched()
         actions = [effect["action"] for effect in self._effects("daemon")]
         if not touched and not actions:
             return
         if touched:
-            known = self._history(path)[1]
-            if not self._ours(path, known):
+            known = self._history(self.begin["config"])[1]
+            if not self._ours(self.begin["config"], known):
                 touched = False
         was = self.begin["daemon"]
-        if was["state"] != "running":
+        if was["state"] != "running" or self._began_as_before():
             self._config_back(touched)
             return
         now = self.daemon.identity()
@@ -509,6 +525,17 @@ class Undo:
             self._reload(touched)
         else:
             self._config_back(touched)
+
+    def _config_touched(self) -> bool:
+        return any(effect["path"] == self.begin["config"] for effect in self._effects("file"))
+
+    def _began_as_before(self) -> bool:
+        """Tell whether the daemon began after the files were put back early at boot.
+
+        Not with units of ours: systemd had read those by then.
+        """
+        early = any(record.get("record") == "files_back" for record in self._records)
+        return early and not self._effects("units")
 
     def _old_config(self) -> bytes | None:
         path = self.begin["config"]

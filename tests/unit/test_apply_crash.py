@@ -8,7 +8,7 @@ import typing
 
 import pytest
 
-from ansible_collections.bulkhead.hardening.plugins.module_utils import ledger
+from ansible_collections.bulkhead.hardening.plugins.module_utils import ledger, runner
 from ansible_collections.bulkhead.hardening.plugins.module_utils.audit_kernel import shown
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction import apply
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_journal import Journal
@@ -321,6 +321,31 @@ def test_a_reboot_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
         apply(host, plan(operation("disown", kind="user", name="nobody")))
         tree, effective, *_ = state(host)
         assert (tree, effective) == old[:2]
+
+
+@pytest.mark.parametrize("name", ["compatible", "strict"])
+def test_a_boot_after_every_record(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What reads files at boot finds those of before, and so does the daemon."""
+    count = total(name, monkeypatch)[0]
+    for number in range(1, count):
+        with build(name) as host:
+            prepare(name, host)
+            old = state(host)
+            config = host.config()
+            with monkeypatch.context() as patch:
+                Countdown(number, True, patch)
+                with pytest.raises(Killed):
+                    apply(host, ALL[name][0](host))
+            if ledger.open_transaction(host) is None:
+                continue
+            host.daemon.stop()
+            runner.put_files_back(host)
+            assert host.config() == config
+            assert not (host.base / DROPIN.lstrip("/")).exists()
+            assert host.daemon.start() is None
+            apply(host, plan())
+            tree, effective, *_ = state(host)
+            assert (tree, effective) == old[:2], number
 
 
 def test_recovery_leaves_alone_what_somebody_changed_since(

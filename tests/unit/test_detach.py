@@ -31,6 +31,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="changes owners, as ro
 
 Json = dict[str, typing.Any]
 DROPIN = "/etc/systemd/system/docker-.scope.d/10-bulkhead.conf"
+PARAMETERS = "/etc/sysctl.d/60-bulkhead.conf"
 
 
 class Unit:
@@ -101,7 +102,7 @@ def leftovers(host: ActHost) -> list[str]:
         names += [f for f in files if f in ("request.json", "answer.json") or f.startswith(".")]
         assert all(os.stat(os.path.join(directory, f)).st_mode & 0o777 == 0o600 for f in files)
         assert os.stat(directory).st_mode & 0o777 == 0o700
-    for path in (boot.PATH, boot.LINK):
+    for path in (boot.PATH, boot.LINK, boot.EARLY_PATH):
         if os.path.lexists(host.path(path)):
             names.append(path)
     return names
@@ -228,25 +229,43 @@ def test_a_killed_unit_is_undone_at_once(number: int, monkeypatch: pytest.Monkey
         assert ledger.open_transaction(host) is None
 
 
-def test_boot_undoes_what_a_loss_of_power_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def command_of(host: ActHost, path: str) -> list[str]:
+    """Return the command of a unit."""
+    text = pathlib.Path(host.path(path)).read_text()
+    return next(x for x in text.split("\n") if x.startswith("ExecStart=")).split("=", 1)[1].split()
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_boot_undoes_what_a_loss_of_power_left(
+    monkeypatch: pytest.MonkeyPatch, early: bool
+) -> None:
+    """Early, the daemon begins with the old file and need not be restarted."""
     with act_host("{}") as host:
         unit = Unit(host, monkeypatch)
         unit.stop_post = False
         unit.controller_dies = True
         (host.base / boot.WANTS.lstrip("/")).mkdir(parents=True)
         old = host.tree()
+        key = json_set(host, "live-restore", True)
+        changes = plan(key, file_present(host, PARAMETERS, "kernel.panic = 9\n"), effect="reload")
         with monkeypatch.context() as patch:
-            Countdown(14, True, patch)
+            Countdown(20, True, patch)
             with pytest.raises(Killed):
-                detach.perform(host, request(change(host)))
-        assert host.tree() != old
-        text = pathlib.Path(host.path(boot.PATH)).read_text()
-        command = next(x for x in text.split("\n") if x.startswith("ExecStart=")).split("=", 1)[1]
-        words = command.split()
+                detach.perform(host, request(changes))
+        assert host.config() != {}
+        assert (host.base / PARAMETERS.lstrip("/")).exists()
+        words = command_of(host, boot.PATH)
         assert pathlib.Path(host.path(words[2])).exists()
         host.daemon.stop()
+        if early:
+            assert command_of(host, boot.EARLY_PATH) == [*words[:3], "files"]
+            runner.main(host, words[2], words[0], ["files"])
+            assert host.config() == {}
+            assert not (host.base / PARAMETERS.lstrip("/")).exists()
         assert host.daemon.start() is None
+        pid = host.service["MainPID"]
         runner.main(host, words[2], words[0], words[3:])
+        assert (host.service["MainPID"] == pid) == early
         assert host.tree() == old
         assert [name for name in leftovers(host) if name != "request.json"] == []
         # Nobody waits for that request any more, and it has no answer.
@@ -260,6 +279,8 @@ def test_boot_removes_a_unit_that_was_left_after_the_end(monkeypatch: pytest.Mon
         Unit(host, monkeypatch)
         detach.perform(host, request(change(host)))
         boot.arm(host, ["python3"])
+        runner.main(host, "", "", ["files"])
+        assert leftovers(host) != []
         runner.main(host, "", "", ["recover"])
         assert leftovers(host) == []
 
