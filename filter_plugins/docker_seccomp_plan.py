@@ -11,16 +11,22 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils.filter_errors i
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
 
 
-def docker_seccomp_plan(observation: Json, profiles: Json, daemon_plan: Json | None = None) -> Json:
+def docker_seccomp_plan(
+    observation: Json,
+    profiles: Json,
+    daemon_plan: Json | None = None,
+    daemon_restart: str = "when_needed",
+) -> Json:
     """Plan what the role ``docker_seccomp`` changes on one host.
 
     :param observation: what ``docker_host_info`` answered, schema ``bulkhead.observation/1``.
     :param profiles: the variable ``docker_seccomp_profiles``.
     :param daemon_plan: what ``docker_daemon`` plans in the same transaction, if it does.
+    :param daemon_restart: the variable ``docker_daemon_restart``.
     :returns: a plan, schema ``bulkhead.plan/1`` (docs/schemas/plan.schema.json).
     :raises AnsibleFilterError: naming the variable or file, its value and the fix.
     """
-    return planned(lambda: seccomp_plan.plan(observation, profiles, daemon_plan))
+    return planned(lambda: seccomp_plan.plan(observation, profiles, daemon_plan, daemon_restart))
 
 
 class FilterModule:

@@ -11,18 +11,26 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils.filter_errors i
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
 
 
-def docker_selinux_plan(observation: Json, policy: Json, daemon_plan: Json | None = None) -> Json:
+def docker_selinux_plan(
+    observation: Json,
+    policy: Json,
+    daemon_plan: Json | None = None,
+    daemon_restart: str = "when_needed",
+) -> Json:
     """Plan what the role ``docker_selinux`` changes on one host.
 
     :param observation: what ``docker_host_info`` answered, schema ``bulkhead.observation/1``.
     :param policy: the variables of ``docker_selinux`` without their prefix, and ``texts``: the
         contents of the files that its modules name, by path.
     :param daemon_plan: what ``docker_daemon`` plans in the same transaction, if it does.
+    :param daemon_restart: the variable ``docker_daemon_restart``.
     :returns: a plan, schema ``bulkhead.plan/1`` (docs/schemas/plan.schema.json).
     :raises AnsibleFilterError: naming the variable or file, its value and the fix.
     """
     return planned(
-        lambda: selinux_plan.plan(observation, selinux_plan.read(policy), daemon_plan or None)
+        lambda: selinux_plan.plan(
+            observation, selinux_plan.read(policy), daemon_plan, daemon_restart
+        )
     )
 
 

@@ -23,6 +23,7 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
     seccomp_profile as profiles,
 )
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.restart import Restart
 
 ROLE: typing.Final = "docker_seccomp"
 VARIABLE: typing.Final = "docker_seccomp_profiles"
@@ -69,24 +70,33 @@ def path_of(name: str) -> str:
     return f"{SECCOMP_DIRECTORY}/{name}.json"
 
 
-def plan(observation: Json, raw: object, daemon_plan: Json | None = None) -> Json:
+def plan(
+    observation: Json,
+    raw: object,
+    daemon_plan: Json | None = None,
+    daemon_restart: str = "when_needed",
+) -> Json:
     """Plan what ``docker_seccomp`` changes on one host.
 
     :param observation: a document of schema ``bulkhead.observation/1``.
     :param raw: ``docker_seccomp_profiles``.
     :param daemon_plan: what ``docker_daemon`` plans in the same transaction, if it does.
+    :param daemon_restart: the variable ``docker_daemon_restart``.
     :returns: a plan of schema ``bulkhead.plan/1``.
     :raises PolicyError: a profile cannot be right, or the look lacks what is needed.
     """
     specs = read(raw)
     plans.check_look(observation, "os", "engine", "daemon_config", "seccomp_profiles")
-    return _Planner(observation, specs, daemon_plan or {}).run()
+    restart = Restart(observation, daemon_plan or plans.empty(), daemon_restart)
+    return _Planner(observation, specs, daemon_plan or plans.empty(), restart).run()
 
 
 class _Planner:
     """Collects rows and operations, a profile at a time."""
 
-    def __init__(self, look: Json, specs: dict[str, profiles.Spec], daemon_plan: Json) -> None:
+    def __init__(
+        self, look: Json, specs: dict[str, profiles.Spec], daemon_plan: Json, restart: Restart
+    ) -> None:
         self.look = look
         self.specs = specs
         self.engine: Json = look["engine"]
@@ -96,6 +106,7 @@ class _Planner:
         owned = (look["bulkhead"].get("owned") or {}).get(ROLE, [])
         self.owned = {item["path"]: item for item in owned if item["kind"] == "file"}
         self.daemon_wide = self._daemon_wide(daemon_plan)
+        self.restart = restart
         self.plan = plans.empty()
         self.plan["roles"] = [ROLE]
 
@@ -105,7 +116,7 @@ class _Planner:
         keys = self.look["daemon_config"].get("keys") or {}
         found = {option.get("effective"), option.get("configured")}
         found.add((keys.get(_KEY) or {}).get("value"))
-        for operation in daemon_plan.get("operations") or []:
+        for operation in daemon_plan["operations"]:
             if operation.get("key") == _KEY and daemon_plan["daemon"]["effect"] == "restart":
                 found = {operation.get("value")}
         return {str(value) for value in found if value}
@@ -186,9 +197,9 @@ class _Planner:
         if seen is not None and seen["sha256"] == digest and (owned is None or owned["intact"]):
             self._in_place(path, name, digest, told)
             return
-        restart = self._restart_for(path)
-        if isinstance(restart, str):
-            self._row(path, "blocked", reason=restart, affected=self._alive())
+        unsafe = self.restart.unsafe() if self._in_use(path) else None
+        if unsafe:
+            self._row(path, "blocked", reason=unsafe, affected=self.restart.alive)
             return
         self._row(path, "change", reason=told, wanted="as the policy has it",
                   effective="another text" if seen else "absent")  # fmt: skip
@@ -202,8 +213,8 @@ class _Planner:
             group="root",
             observed=seen["version"] if seen else "absent",
         )
-        if restart:
-            self.plan["daemon"].update(effect="restart", why=[_KEY])
+        if self._in_use(path):
+            self.restart.ask(self.plan, _KEY)
 
     def _in_place(self, path: str, name: str, digest: str, told: str) -> None:
         older = sorted(
@@ -217,24 +228,10 @@ class _Planner:
         else:
             self._row(path, "ok", reason=told)
 
-    def _restart_for(self, path: str) -> bool | str:
-        """Tell whether the daemon must restart to take a changed profile up; why that is not safe."""
+    def _in_use(self, path: str) -> bool:
+        """Tell whether the running daemon uses a profile for every container; it read it when it started."""
         effective = ((self.engine.get("options") or {}).get(_KEY) or {}).get("effective")
-        if self.engine["state"] != "running" or effective != path:
-            return False
-        need = "the daemon uses it for every container and reads it when it starts, and a restart now would "
-        live = (self.engine.get("options") or {}).get("live-restore") or {}
-        if self._alive() and live.get("effective") is not True:
-            return need + "end these containers; let docker_daemon_live_restore be set first"
-        if not self.engine.get("config_loaded"):
-            return need + (
-                "also take up what somebody changed in daemon.json since; restart it when that is meant"
-            )
-        return True
-
-    def _alive(self) -> list[str]:
-        alive = ("running", "paused", "restarting")
-        return sorted(item["name"] for item in self.containers if item["state"] in alive)
+        return bool(self.restart.needed and effective == path)
 
     def _inline(self) -> typing.Iterator[tuple[Json, Json]]:
         for item in self.containers:

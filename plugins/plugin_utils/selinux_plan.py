@@ -22,6 +22,7 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import (
     Json,
     PolicyError,
 )
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.restart import Restart
 
 ROLE: typing.Final = "docker_selinux"
 
@@ -123,25 +124,33 @@ def _module(spec: typing.Any, texts: Json) -> Json | str:
     return modules.check(spec)
 
 
-def plan(observation: Json, policy: Policy, daemon_plan: Json | None = None) -> Json:
+def plan(
+    observation: Json,
+    policy: Policy,
+    daemon_plan: Json | None = None,
+    daemon_restart: str = "when_needed",
+) -> Json:
     """Plan what ``docker_selinux`` changes on one host.
 
     :param observation: a document of schema ``bulkhead.observation/1``.
     :param daemon_plan: what ``docker_daemon`` plans in the same transaction, if it does.
+    :param daemon_restart: the variable ``docker_daemon_restart``.
     :returns: a plan of schema ``bulkhead.plan/1``.
     :raises PolicyError: the host is in a state in which nothing can be planned.
     """
     plans.check_look(observation, "os", "engine", "daemon_config", "lsm")
-    return _Planner(observation, policy, daemon_plan or plans.empty()).run()
+    restart = Restart(observation, daemon_plan or plans.empty(), daemon_restart)
+    return _Planner(observation, policy, daemon_plan or plans.empty(), restart).run()
 
 
 class _Planner:
     """Collects rows and operations, a setting at a time."""
 
-    def __init__(self, look: Json, policy: Policy, daemon_plan: Json) -> None:
+    def __init__(self, look: Json, policy: Policy, daemon_plan: Json, restart: Restart) -> None:
         self.look = look
         self.policy = policy
         self.daemon_plan = daemon_plan
+        self.restart = restart
         self.engine: Json = look["engine"]
         self.running = self.engine["state"] == "running"
         self.lsm: Json = look["lsm"]["selinux"]
@@ -276,30 +285,34 @@ class _Planner:
                 _KEY, ENABLED, "blocked", **common, affected=mounts, reason=reason, accept=ACCEPT
             )
             return
-        unsafe = self._restart_is_unsafe()
+        unsafe = self.restart.unsafe()
         if unsafe:
-            self._row(_KEY, ENABLED, "blocked", **common, affected=self._alive(), reason=unsafe)
+            self._row(
+                _KEY, ENABLED, "blocked", **common, affected=self.restart.alive, reason=unsafe
+            )
             return
-        self._row(_KEY, ENABLED, "change", **common, affected=self._alive(),
+        self._row(_KEY, ENABLED, "change", **common, affected=self.restart.alive,
                   reason="containers of now get their label when they are made anew"
-                  if self._alive() else None)  # fmt: skip
+                  if self.restart.alive else None)  # fmt: skip
         self._operation("json_set", "CIS 5.3", path=self.config["path"], key=_KEY, value=True,
                         observed=self.config["version"])  # fmt: skip
-        self._restart()
+        self.restart.ask(self.plan, _KEY)
 
     def _switch_back(self, mine: bool, common: Json) -> None:
         if not mine:
             self._row(_KEY, ENABLED, "unmanaged", **common)
             return
         (item,) = [item for item in self.owned if item.get("key") == _KEY]
-        unsafe = self._restart_is_unsafe() if item["intact"] else None
+        unsafe = self.restart.unsafe() if item["intact"] else None
         if unsafe:
-            self._row(_KEY, ENABLED, "blocked", **common, affected=self._alive(), reason=unsafe)
+            self._row(
+                _KEY, ENABLED, "blocked", **common, affected=self.restart.alive, reason=unsafe
+            )
         elif item["intact"]:
             self._row(_KEY, ENABLED, "change", **common, reason="no longer wanted: put back")
             self._operation("json_remove", f"{ENABLED} is false", path=item["path"], key=_KEY,
                             observed=self.config["version"])  # fmt: skip
-            self._restart()
+            self.restart.ask(self.plan, _KEY)
         else:
             self._row(
                 _KEY,
@@ -311,44 +324,6 @@ class _Planner:
             self._operation(
                 "disown", "somebody changed it", kind="json_key", path=item["path"], key=_KEY
             )
-
-    def _restart(self) -> None:
-        if self.running:
-            first = bool(self._alive()) and not self._keeps() and self._sets_live_restore()
-            self.plan["daemon"].update(effect="restart", why=[_KEY], live_restore_first=first)
-
-    def _keeps(self) -> bool:
-        """Tell whether the running daemon leaves containers alone when it stops."""
-        kept = (self.engine.get("options") or {}).get("live-restore") or {}
-        return kept.get("effective") is True
-
-    def _sets_live_restore(self) -> bool:
-        """Tell whether docker_daemon sets it in the same transaction."""
-        return any(
-            op.get("key") == "live-restore" and op.get("value") is True
-            for op in self.daemon_plan["operations"]
-        )
-
-    def _restart_is_unsafe(self) -> str | None:
-        """Return why the restart that the switch needs is not safe; None when it is."""
-        if not self.running:
-            return None
-        need = "it needs a restart of the daemon, which "
-        if not self.engine.get("config_loaded"):
-            return need + (
-                "would also take up what somebody changed in daemon.json since it started; restart it "
-                "when that is meant"
-            )
-        safe = self._keeps() or self._sets_live_restore()
-        if self._alive() and not safe and not self.daemon_plan["daemon"]["allow_container_restart"]:
-            return (
-                need + "without live-restore ends these containers; let docker_daemon set it first"
-            )
-        return None
-
-    def _alive(self) -> list[str]:
-        alive = ("running", "paused", "restarting")
-        return sorted(str(item["name"]) for item in self.containers if item["state"] in alive)
 
     def _unlabelled_mounts(self) -> list[str]:
         """Return the containers that mount something of the host's without having it labelled."""

@@ -190,6 +190,13 @@ def test_a_restart_that_would_take_up_more_is_not_planned() -> None:
     assert "somebody changed in daemon.json" in row(plan)["reason"]
 
 
+def test_a_restart_that_the_policy_forbids_is_not_planned() -> None:
+    plan = seccomp_plan.plan(daemon_wide(placed(intact=False)), WEB, None, "never")
+    assert plans.is_empty(plan)
+    assert row(plan)["state"] == "blocked"
+    assert row(plan)["reason"].endswith("docker_daemon_restart is never")
+
+
 # -- removing --------------------------------------------------------------------------------------
 def test_one_that_is_no_longer_wanted_goes() -> None:
     plan = seccomp_plan.plan(placed(containers=[made_with(None)]), {})

@@ -137,6 +137,13 @@ def test_a_restart_that_would_end_containers_is_refused() -> None:
     assert plan["daemon"]["live_restore_first"] is True
 
 
+def test_a_restart_that_the_policy_forbids_is_not_planned() -> None:
+    plan = docker_selinux_plan(look(), {}, {}, "never")
+    found = row(plan, "selinux-enabled")
+    assert (found["state"], plans.is_empty(plan)) == ("blocked", True)
+    assert found["reason"].endswith("docker_daemon_restart is never")
+
+
 def test_what_docker_daemon_sets_is_left_to_it() -> None:
     daemon = plans.empty()
     daemon["operations"] = [{"op": "json_set", "key": "selinux-enabled", "value": True}]
