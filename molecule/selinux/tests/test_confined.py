@@ -24,10 +24,15 @@ POLICY: Json = {
     "docker_selinux_booleans": {"container_use_nfs": True},
     "docker_selinux_modules": {"lab_reader": {"read": ["var_t"]}},
 }
+#: What the scenario's side_effect.yml sets.
+PROOF: Json = {
+    "docker_proof_attacks": ["selinux", "work_labelled_volume", "work_storage"],
+    "docker_proof_variants": ["default", "weakened"],
+}
 
 
-def outcomes(notes: pathlib.Path, variant: str) -> dict[str, str]:
-    rows = json.loads((notes / "proof" / "confined.json").read_text())["attacks"]
+def outcomes(folder: pathlib.Path, variant: str) -> dict[str, str]:
+    rows = json.loads((folder / "confined.json").read_text())["attacks"]
     return {row["id"]: row["outcome"] for row in rows if row["variant"] == variant}
 
 
@@ -100,12 +105,17 @@ def test_a_type_of_its_own_reads_what_its_description_says(host: typing.Any, doc
     assert docker(f"run --rm --security-opt label=type:lab_reader.process {show}") == "hello"
 
 
-def test_attacks_hold_and_succeed_without_a_label(notes: pathlib.Path) -> None:
-    found, weakened = outcomes(notes, "default"), outcomes(notes, "weakened")
+def assert_held(folder: pathlib.Path) -> None:
+    """Assert that SELinux stopped each attack, that nothing else would have, and that work goes on."""
+    found, weakened = outcomes(folder, "default"), outcomes(folder, "weakened")
     assert {found["selinux_host_file"], found["selinux_neighbour_file"]} == {"held"}
     assert {weakened["selinux_host_file"], weakened["selinux_neighbour_file"]} == {"breached"}
     work = {outcome for attack, outcome in found.items() if attack.startswith("work_")}
     assert work == {"works"}
+
+
+def test_attacks_hold_and_succeed_without_a_label(notes: pathlib.Path) -> None:
+    assert_held(notes / "proof")
 
 
 # -- a boot --------------------------------------------------------------------------------------
@@ -128,3 +138,26 @@ def test_a_boot_finds_it_all_again(
     said = play("harden", **POLICY)
     assert " changed=0 " in said
     assert " failed=0 " in said
+
+
+@pytest.mark.usefixtures("rebooted")
+def test_attacks_hold_after_the_boot(notes: pathlib.Path, play: typing.Callable[..., str]) -> None:
+    folder = notes / "proof-after-boot"
+    play("prove", docker_proof_allowed=True, docker_proof_report_dir=str(folder), **PROOF)
+    assert_held(folder)
+
+
+# -- back ----------------------------------------------------------------------------------------
+def test_a_rollback_takes_all_but_the_enforcing_back(
+    host: typing.Any, docker: Call, play: typing.Callable[..., str]
+) -> None:
+    said = play("rollback", bulkhead_rollback="last")
+    assert " failed=0 " in said
+    assert "name=selinux" not in docker("info --format '{{.SecurityOptions}}'")
+    assert host.check_output("cat /sys/fs/selinux/booleans/container_use_nfs").startswith("0")
+    assert "lab_reader" not in host.check_output("semodule --list=full")
+    assert docker("info --format '{{.DockerRootDir}}'") == "/var/lib/docker"
+    assert not host.file("/etc/docker/daemon.json").exists
+    # Bulkhead switches it on where it is asked to, and never off.
+    assert host.check_output("cat /sys/fs/selinux/enforce") == "1"
+    assert re.search("(?m)^SELINUX=enforcing$", host.file("/etc/selinux/config").content_string)
