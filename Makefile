@@ -25,8 +25,8 @@ NAMES ?=
 S ?=
 
 # A checkout is tested with its own configuration, whatever the user's environment says.
-lint types unit oldest bench molecule demo: export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
-lint types unit oldest bench molecule demo: export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/playbooks/collections
+lint types unit oldest newest bench molecule demo: export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+lint types unit oldest newest bench molecule demo: export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/playbooks/collections
 
 # For your own hosts, your own configuration counts, if there is one.
 audit drift harden prove recommend rollback uninstall: export ANSIBLE_CONFIG ?= $(CURDIR)/ansible.cfg
@@ -72,7 +72,7 @@ certificates: ## For a first trial of the API over the network: make certificate
 
 ##@ Prove it
 .PHONY: test
-test: lint types unit oldest molecule ## Everything: lint, types, unit tests, every Molecule scenario
+test: lint types unit oldest newest molecule ## Everything: lint, types, unit tests, every Molecule scenario
 
 .PHONY: test-fast
 test-fast: lint types unit ## What needs no virtual host (under 3 minutes)
@@ -96,7 +96,11 @@ unit: ## Unit tests: make unit ARGS='-k profile'
 
 .PHONY: oldest
 oldest: ## The tests that depend on ansible-core, on the oldest release that is supported
-	@$(WITH_TOOLS) -- tools/oldest
+	@$(WITH_TOOLS) -- tools/other-core oldest
+
+.PHONY: newest
+newest: ## The same tests on the newest ansible-core, where there is a Python for it
+	@$(WITH_TOOLS) -- tools/other-core newest
 
 .PHONY: molecule
 molecule: ## Every scenario on real hosts, or one: make molecule S=default
