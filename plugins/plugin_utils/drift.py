@@ -12,7 +12,15 @@ import datetime
 import json
 import typing
 
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils import uninstall_plan
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_protection import MODULES_FILE
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import SLICE
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
+    auditd_plan,
+    daemon_plan,
+    daemon_policy,
+    kernel_plan,
+    uninstall_plan,
+)
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.audit_report import cell, label
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.report import names, plain
@@ -29,6 +37,16 @@ KINDS = ("changed", "unapplied", "open", "unknown")
 
 #: What a host can be. ``never``: nothing was ever applied to it.
 STATES = ("as_applied", "drifted", "never", "unknown")
+
+#: The variable whose settings hold by a file, and have no thing of their own on the host.
+_HOLDS_BY = {
+    daemon_plan.SCOPE_DROPIN: daemon_policy.variable("pids_limit"),
+    daemon_plan.SLICE_DROPIN: daemon_policy.variable("containers_tasks_max"),
+    SLICE: daemon_policy.variable("containers_tasks_max"),
+    auditd_plan.EARLY_FILE: auditd_plan.variable("rules"),
+    auditd_plan.LATE_FILE: auditd_plan.variable("rules"),
+    MODULES_FILE: kernel_plan.MODULES,
+}
 
 #: Most findings of one host that are kept, and most rows of the table for people.
 _MOST = 500
@@ -49,7 +67,9 @@ def drift(look: Json, plan: Json) -> Json:
     changes = [row for row in plan["settings"] if row["state"] == "change"]
     findings = _changed(left, plan["settings"])
     explained = {id(row) for finding in findings for row in finding.pop("rows")}
-    findings += [_unapplied(row, plan["roles"]) for row in changes if id(row) not in explained]
+    rest = [row for row in changes if id(row) not in explained]
+    findings += _not_read(look, plan, rest)
+    findings += [_unapplied(row, plan["roles"]) for row in rest if not _is_in_file(row, look, plan)]
     if left.get("open_transaction"):
         findings.append(
             _finding("open", left["open_transaction"]["id"], reason="a run was cut off here")
@@ -103,14 +123,18 @@ def _changed(left: Json, settings: list[Json]) -> list[Json]:
             held = [row["reason"] for row in rows if row["state"] == "blocked"]
             if held:
                 reason += f"; a run would not mend it: {held[0]}"
+            named = rows[0] if len(rows) == 1 else None
+            fallen = [row["setting"] for row in rows if row["state"] == "change"]
+            if named is None and fallen:
+                reason += f"; with it went {names(fallen)}"
             found.append(
                 _finding(
                     "changed",
                     uninstall_plan.shown(item),
                     where=item.get("path"),
                     owner=role,
-                    wanted=rows[0]["wanted"] if rows else None,
-                    effective=rows[0]["effective"] if rows else None,
+                    wanted=_member(named["wanted"], item) if named else None,
+                    effective=_member(named["effective"], item) if named else None,
                     reason=reason,
                     rows=rows,
                 )
@@ -118,22 +142,73 @@ def _changed(left: Json, settings: list[Json]) -> list[Json]:
     return found
 
 
+def _member(value: typing.Any, item: Json) -> typing.Any:
+    """Return what a row says of one member of a map, where that alone is owned."""
+    return value.get(item["member"]) if item.get("member") and isinstance(value, dict) else value
+
+
 def _about(row: Json, role: str, item: Json) -> bool:
-    """Tell whether a row of a plan is about an owned thing."""
+    """Tell whether a row of a plan is about an owned thing, or about a setting that holds by it."""
     if not row["variable"].startswith(f"{role}_"):
         return False
     if item["kind"] == "json_key":
         return bool(row["setting"].split(".")[0] == item["key"])
-    return row["setting"] in (item.get("path"), item.get("name"), item.get("user"))
+    called = [item[name] for name in ("path", "profile", "name", "user") if item.get(name)]
+    # "seccomp profile /etc/docker/...", "AppArmor profile docker-web"
+    if any(row["setting"] == name or row["setting"].endswith(f" {name}") for name in called):
+        return True
+    return item["kind"] == "file" and bool(_HOLDS_BY.get(item["path"]) == row["variable"])
+
+
+def _is_in_file(row: Json, look: Json, plan: Json) -> bool:
+    """Tell whether a row waits only for the daemon to read its file, in which it is as it was applied."""
+    key = row["setting"].split(".")[0]
+    mine = [item for item in _keys(look) if item["key"] == key]
+    return (
+        bool(mine)
+        and not look["engine"]["config_loaded"]
+        and all(item["intact"] for item in mine)
+        and not any(op.get("key") == key for op in plan["operations"])
+    )
+
+
+def _keys(look: Json) -> list[Json]:
+    """Return what is owned of daemon.json."""
+    owned = [item for items in look["bulkhead"]["owned"].values() for item in items]
+    return [item for item in owned if item["kind"] == "json_key"]
+
+
+def _not_read(look: Json, plan: Json, rows: list[Json]) -> list[Json]:
+    """Return a finding, once for all its keys, for a daemon.json that somebody changed since it was read.
+
+    None where a key that they changed is one already.
+
+    :param rows: what the plan changes and no finding explains.
+    """
+    path = look["daemon_config"]["path"]
+    waiting = [row for row in rows if _is_in_file(row, look, plan)]
+    if not waiting or not all(item["intact"] for item in _keys(look)):
+        return []
+    reason = (
+        "somebody changed the file and the daemon has not read it since; what was applied is still in it: "
+        + names([row["setting"] for row in waiting])
+    )
+    owner = _owner(waiting[0], plan["roles"])
+    return [_finding("unapplied", path, where=path, owner=owner, reason=reason)]
+
+
+def _owner(row: Json, roles: typing.Sequence[str]) -> str | None:
+    """Return the role whose variable decides a row."""
+    owners = [role for role in roles if row["variable"].startswith(f"{role}_")]
+    return max(owners, key=len, default=None)
 
 
 def _unapplied(row: Json, roles: typing.Sequence[str]) -> Json:
-    owners = [role for role in roles if row["variable"].startswith(f"{role}_")]
     return _finding(
         "unapplied",
         row["setting"],
         where=row["source"],
-        owner=max(owners, key=len, default=None),
+        owner=_owner(row, roles),
         wanted=row["wanted"],
         effective=row["effective"],
         reason=row["reason"] or "the policy asks for it, and the host does not show it",

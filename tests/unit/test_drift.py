@@ -23,6 +23,7 @@ from ansible_collections.bulkhead.hardening.plugins.filter.docker_daemon_plan im
 from ansible_collections.bulkhead.hardening.plugins.filter.docker_drift import docker_drift
 from ansible_collections.bulkhead.hardening.plugins.filter.drift_report import drift_report
 from ansible_collections.bulkhead.hardening.plugins.filter.plan_summary import plan_summary
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import plan
 from tests.unit import answers, observations as obs
 from tests.unit.checkout import ROOT
 from tests.unit.test_uninstall_plan import FILE, KEY, MEMBER
@@ -101,6 +102,78 @@ def test_a_profile_that_the_kernel_lost_is_a_change() -> None:
     assert (
         found(host(owned={"docker_apparmor": [{**profile, "in_kernel": True}]}))["findings"] == []
     )
+
+
+#: In daemon.json, where the daemon tells nobody what it made of it.
+LOGS: Json = {"log-opts": {"max-size": "10m"}}
+
+
+def edited(*items: Json) -> Json:
+    """Return a host on which somebody wrote a key of their own into daemon.json since the daemon read it."""
+    return obs.with_file(host(*items), {**LOGS, "debug": True}, loaded=False)
+
+
+def test_keys_that_somebody_left_in_a_file_that_they_changed_are_said_once() -> None:
+    look = edited(MEMBER, {**KEY, "key": "no-new-privileges"})
+    look["daemon_config"]["keys"]["no-new-privileges"] = {"type": "boolean", "value": True}
+    del look["engine"]["options"]["no-new-privileges"]
+    (finding,) = found(look, no_new_privileges=True, log_opts=LOGS["log-opts"])["findings"]
+    assert (finding["kind"], finding["what"]) == ("unapplied", "/etc/docker/daemon.json")
+    assert finding["owner"] == "docker_daemon"
+    assert finding["reason"].endswith("still in it: no-new-privileges, log-opts")
+
+
+def test_keys_beside_one_that_was_changed_are_explained_by_it() -> None:
+    (finding,) = found(edited(MEMBER, gone(KEY)), log_opts=LOGS["log-opts"])["findings"]
+    assert (finding["kind"], finding["what"]) == ("changed", "icc")
+
+
+def test_a_newer_policy_is_unapplied_whatever_else_waits_for_the_daemon() -> None:
+    findings = found(edited(MEMBER), log_opts={"max-size": "9m"})["findings"]
+    assert [(f["kind"], f["what"]) for f in findings] == [("unapplied", "log-opts")]
+
+
+def test_of_a_map_a_finding_says_what_was_wanted_of_its_member() -> None:
+    look = host(gone(MEMBER), keys={"log-opts": {"max-size": "1g", "max-file": "3"}})
+    (finding,) = found(look, log_opts={"max-size": "9m", "max-file": "3"})["findings"]
+    assert (finding["what"], finding["wanted"], finding["effective"]) == (
+        *("log-opts.max-size", "9m"),
+        "1g",
+    )
+
+
+@pytest.mark.parametrize(
+    ("item", "setting", "role"),
+    [
+        ({"path": "/etc/docker/seccomp/a.json"}, "seccomp profile /etc/docker/seccomp/a.json",
+         "docker_seccomp"),
+        ({"path": "/etc/apparmor.d/docker-web", "profile": "docker-web"}, "AppArmor profile docker-web",
+         "docker_apparmor"),
+        ({"kind": "selinux_module", "name": "web"}, "SELinux module web", "docker_selinux"),
+    ],
+)  # fmt: skip
+def test_a_changed_thing_is_said_once_however_the_plan_calls_it(
+    item: Json, setting: str, role: str
+) -> None:
+    look = host(owned={role: [gone({**FILE, **item})]})
+    change = plan.row(setting, f"{role}_profiles", "change", wanted="a", effective="b")
+    whole = {**plan.empty(), "roles": [role], "settings": [change]}
+    (finding,) = docker_drift(look, whole)["findings"]
+    assert (finding["kind"], finding["wanted"], finding["effective"]) == ("changed", "a", "b")
+
+
+def test_settings_that_hold_by_a_changed_file_are_named_with_it() -> None:
+    path = "/etc/audit/rules.d/50-bulkhead-docker.rules"
+    look = host(owned={"docker_auditd": [gone({**FILE, "path": path})]})
+    rules = [
+        plan.row(f"audit of {place}", "docker_auditd_rules", "change", effective="not recorded")
+        for place in ("/etc/docker", "/usr/bin/runc")
+    ]
+    ours = plan.row("icc", "docker_daemon_icc", "change", wanted=False)
+    whole = {**plan.empty(), "roles": ["docker_auditd", "docker_daemon"]}
+    findings = docker_drift(look, {**whole, "settings": [*rules, ours]})["findings"]
+    assert [(f["kind"], f["what"]) for f in findings] == [("changed", path), ("unapplied", "icc")]
+    assert findings[0]["reason"].endswith("went audit of /etc/docker, audit of /usr/bin/runc")
 
 
 def test_what_the_policy_asks_for_and_nobody_touched_is_unapplied() -> None:
