@@ -26,6 +26,10 @@ MAX_TEXT = 4096
 Mapping = dict[str, typing.Any]
 
 
+#: Why units cannot be read where something else runs the host.
+NO_SYSTEMD = "systemd does not run this host"
+
+
 class UnreadableError(Exception):
     """A section, or one thing of it, could not be read. The message is the reason, for the user."""
 

@@ -20,6 +20,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.docker_api impo
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import (
+    NO_SYSTEMD,
     Mapping,
     Notes,
     UnreadableError,
@@ -72,7 +73,7 @@ class Pass:
 
         def read() -> dict[str, Mapping]:
             if not look_systemd.is_init(self.host):
-                raise UnreadableError("systemd does not run this host")
+                raise UnreadableError(NO_SYSTEMD)
             return look_systemd.show_units(self.host, self.timeout)
 
         found = self.once("units", read)

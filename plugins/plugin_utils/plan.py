@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import typing
 
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import NO_SYSTEMD
+
 Json = dict[str, typing.Any]
 
 SCHEMA = "bulkhead.plan/1"
@@ -51,8 +53,21 @@ def check_sections(look: Json, *names: str) -> None:
     for name in names:
         if look.get(name) is None:
             reasons = [str(r["reason"]) for r in look.get("unread") or [] if r["section"] == name]
-            fix = f"it could not be read ({'; '.join(reasons) or 'not gathered'}); run as root"
-            raise PolicyError(f"the look's section {name}", None, f"{fix} (become: true)")
+            fix = f"it could not be read ({'; '.join(reasons)})" if reasons else "it is not there"
+            raise PolicyError(
+                f"the look's section {name}", None, f"{fix}; {_remedy(look, reasons)}"
+            )
+
+
+def _remedy(look: Json, reasons: typing.Sequence[str]) -> str:
+    """Return what to do about a section that is missing, by why it is."""
+    if not reasons:
+        return "gather it: gather_subset must have hardening"
+    if any("permi" in reason.lower() for reason in reasons):  # EACCES, EPERM
+        return "look as root (become: true)"
+    if any(NO_SYSTEMD in reason for reason in reasons):
+        return "this role manages hosts that systemd runs: leave it out of docker_harden_roles here"
+    return "see to that on the host, and run again"
 
 
 def check_look(look: Json, *names: str) -> None:

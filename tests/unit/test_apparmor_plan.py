@@ -362,7 +362,7 @@ def test_a_wrong_policy_names_variable_value_and_fix(policy: Json, words: str) -
     ("observation", "words"),
     [
         (obs.stock(schema="bulkhead.observation/9"), "bulkhead.observation/1"),
-        (obs.stock(lsm=None), "become: true"),
+        (obs.stock(lsm=None), "gather it"),
         (obs.stock(containers=None), "section containers"),
         (obs.stock(bulkhead={"state": "newer", "reason": "by a later release"}), "later release"),
         (obs.stock(lsm={"apparmor": []}), "not of schema"),

@@ -8,6 +8,7 @@ import typing
 import pytest
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils.flags_dropin import FLAGS_DROPIN
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import NO_SYSTEMD
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import SLICE
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
     daemon_plan,
@@ -474,13 +475,30 @@ def test_a_daemon_json_that_cannot_be_merged_into_is_refused(config: Json, said:
     [
         ({"bulkhead": {"state": "foreign", "reason": "a link"}}, "/var/lib/bulkhead"),
         ({"bulkhead": {"state": "newer", "reason": "schema 9"}}, "schema 9"),
-        ({"containers": None}, "become"),
+        ({"containers": None}, "gather it"),
         ({"schema": "bulkhead.observation/9"}, "bulkhead.observation/1"),
     ],
 )
 def test_a_look_that_cannot_be_trusted_is_refused(change: Json, said: str) -> None:
     with pytest.raises(PolicyError, match=said):
         planned(obs.stock(**change))
+
+
+@pytest.mark.parametrize(
+    ("reason", "fix"),
+    [
+        ("/run/docker.sock: permission denied", "look as root (become: true)"),
+        ("Operation not permitted", "look as root (become: true)"),
+        (NO_SYSTEMD, "leave it out of docker_harden_roles here"),
+        ("systemctl does not answer", "see to that on the host, and run again"),
+    ],
+)
+def test_a_missing_section_is_answered_by_why_it_is_missing(reason: str, fix: str) -> None:
+    look = obs.stock(units=None, unread=[{"section": "units", "item": None, "reason": reason}])
+    with pytest.raises(PolicyError) as caught:
+        planned(look)
+    assert str(caught.value).endswith(fix)
+    assert reason in str(caught.value)
 
 
 def test_a_broken_daemon_is_not_planned_for() -> None:

@@ -484,7 +484,7 @@ def test_a_section_that_is_missing_is_named(look: Json, section: str) -> None:
 def test_an_older_observation_is_refused_with_the_fix() -> None:
     look = recorded("trixie-stock-used")
     del look["kernel"]
-    with pytest.raises(AnsibleFilterError, match=r"section kernel .* run as root"):
+    with pytest.raises(AnsibleFilterError, match=r"section kernel .* gather it"):
         docker_kernel_plan(look, {})
 
 
