@@ -25,8 +25,8 @@ NAMES ?=
 S ?=
 
 # A checkout is tested with its own configuration, whatever the user's environment says.
-lint types unit oldest newest bench molecule demo: export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
-lint types unit oldest newest bench molecule demo: export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/playbooks/collections
+lint types unit oldest newest bench docs molecule demo: export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+lint types unit oldest newest bench docs molecule demo: export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/playbooks/collections
 
 # For your own hosts, your own configuration counts, if there is one.
 audit drift harden prove recommend rollback uninstall: export ANSIBLE_CONFIG ?= $(CURDIR)/ansible.cfg
@@ -78,7 +78,7 @@ test: lint types unit oldest newest molecule ## Everything: lint, types, unit te
 test-fast: lint types unit ## What needs no virtual host (under 3 minutes)
 
 .PHONY: test-full
-test-full: test bench ## What a release needs: all tests, every kill point, 20 kills, 5 power cuts, the benchmarks
+test-full: test bench docs ## What a release needs: all tests, all kill points, 20 kills, 5 power cuts, benchmarks, docs
 	@BULKHEAD_KILLS=20 $(WITH_TOOLS) -- python -m pytest tests/unit/test_apply_kills.py
 	@BULKHEAD_KILLS=20 BULKHEAD_POWER_CUTS=5 SCENARIO_MINUTES=120 $(WITH_LAB) -- tools/molecule-all faults
 
@@ -111,6 +111,10 @@ bench: ## Measure round trips, requests and times
 	@$(WITH_LAB) -- python -m pytest $(ARGS) tests/benchmarks
 
 ##@ Release it
+.PHONY: docs
+docs: ## Build a site of the documentation into reports/docs/html; a warning is an error
+	@$(WITH_TOOLS) -- tools/docs
+
 .PHONY: build
 build: ## Build the collection into build/
 	@$(WITH_TOOLS) -- ansible-galaxy collection build --force --output-path build
