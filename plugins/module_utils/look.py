@@ -15,6 +15,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     look_host,
     look_protection,
     look_tls,
+    look_trust,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import (
@@ -154,6 +155,8 @@ _FOR_PLANS: dict[str, typing.Callable[[Pass], typing.Any]] = {
     "modules": lambda look: look_host.modules(look.host, look.notes),
     "kernel": lambda look: look_protection.section(look.host, look.notes),
     "audit": look_collect.audit,
+    "client": look_collect.client,
+    "trust": lambda look: look_trust.section(look.host, look.notes),
     "bulkhead": lambda look: look_host.bulkhead(look.host, look.notes),
 }
 
@@ -166,7 +169,6 @@ _FOR_AUDITS: dict[str, typing.Callable[[Pass], typing.Any]] = {
     "listeners": look_collect.listeners,
     "storage": look_collect.storage,
     "docker_group": look_collect.docker_group,
-    "client": look_collect.client,
     "daemons": look_collect.daemons,
 }
 

@@ -185,7 +185,10 @@ def _package_version(host: Host) -> tuple[str | None, str | None]:
 def _content_trust(host: Host, more: typing.Sequence[str]) -> list[Mapping]:
     """Return where the whole system is told to use content trust: files and names, no values."""
     paths = ["/etc/environment", "/etc/profile", "/etc/bash.bashrc", "/etc/bashrc"]
-    for directory in ("/etc/profile.d", "/etc/environment.d"):
+    paths += ["/etc/systemd/system.conf", "/etc/crontab"]
+    for directory in (
+        *("/etc/profile.d", "/etc/environment.d", "/etc/systemd/system.conf.d", "/etc/cron.d"),
+    ):
         try:
             paths += ["%s/%s" % (directory, name) for name in host.listdir(directory)]
         except OSError:

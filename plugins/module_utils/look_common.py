@@ -9,6 +9,7 @@ the type that they promise whatever comes in, and :func:`capped` bounds every te
 from __future__ import annotations
 
 import calendar
+import hashlib
 import ipaddress
 import re
 import time
@@ -50,6 +51,15 @@ class Notes:
 def os_reason(exc: OSError) -> str:
     """Return the system's own words for an error: ``Permission denied``."""
     return exc.strerror or type(exc).__name__
+
+
+def placed_file(host: Host, path: str) -> Mapping:
+    """Return path, version and SHA-256 of a file that a plan may place, whose text is no secret."""
+    try:
+        digest: str | None = hashlib.sha256(host.read_bytes(path)).hexdigest()
+    except OSError:
+        digest = None
+    return {"path": path, "version": host.version(path), "sha256": digest}
 
 
 def conf_files(host: Host, notes: Notes, section: str, directory: str) -> list[str]:

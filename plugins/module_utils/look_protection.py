@@ -7,7 +7,6 @@ Source: sysctl.d(5), modprobe.d(5), the kernel's admin-guide/kernel-parameters.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import typing
 
@@ -17,6 +16,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
     Mapping,
     Notes,
     os_reason,
+    placed_file,
 )
 
 #: Modules that hosts of containers hardly ever need, as the kernel writes their names.
@@ -61,7 +61,7 @@ def section(host: Host, notes: Notes) -> Mapping:
         "modules_loaded": _loaded(host, notes),
         "modules_blocked": _blocked(host, notes),
         "boot_directory": host.lstat(BOOT_DIRECTORY) is not None,
-        "files": [_file(host, path) for path in (sysctls.FILE, MODULES_FILE, BOOT_FILE)],
+        "files": [placed_file(host, path) for path in (sysctls.FILE, MODULES_FILE, BOOT_FILE)],
     }
 
 
@@ -141,11 +141,3 @@ def _blocked(host: Host, notes: Notes) -> Mapping:
             if name in MODULES:
                 found.setdefault(name, "%s:%d" % (path, number))
     return found
-
-
-def _file(host: Host, path: str) -> Mapping:
-    try:
-        digest: str | None = hashlib.sha256(host.read_bytes(path)).hexdigest()
-    except OSError:
-        digest = None
-    return {"path": path, "version": host.version(path), "sha256": digest}

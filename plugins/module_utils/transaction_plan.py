@@ -14,6 +14,7 @@ import typing
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     apparmor,
     audit_rules,
+    look_trust,
     selinux,
     sysctls,
 )
@@ -45,6 +46,7 @@ ALLOWED_DIRECTORIES = (
     "/etc/sysctl.d/",
     "/etc/modprobe.d/",
     "/etc/default/grub.d/",
+    look_trust.DIRECTORY + "/",
 )
 
 #: The slice in which containers are bounded together; see docs/decisions/0009.
@@ -52,8 +54,17 @@ SLICE = "/etc/systemd/system/bulkhead.slice"
 #: The same as cgroup-parent names it.
 SLICE_GROUP = "/bulkhead.slice"
 
+#: Single files beside them.
+ALLOWED_FILES = (
+    SLICE,
+    look_trust.PROGRAM,
+    look_trust.SHELLS,
+    look_trust.SUDO,
+    look_trust.SYSTEMD,
+)
+
 #: Where systemd must read its files again after a change.
-UNIT_DIRECTORY = "/etc/systemd/system/"
+UNIT_DIRECTORIES = ("/etc/systemd/system/", "/etc/systemd/system.conf.d/")
 
 _MAX_CONTENT = 1024 * 1024
 _ROLE = re.compile(r"\A[a-z][a-z0-9_]{0,63}\Z")
@@ -128,7 +139,7 @@ def parse_plan(raw: typing.Any) -> Plan:
 def path_allowed(path: str) -> bool:
     """Tell whether a plan may place a file there."""
     below = any(path.startswith(prefix) and path != prefix for prefix in ALLOWED_DIRECTORIES)
-    return below or path == SLICE
+    return below or path in ALLOWED_FILES
 
 
 # -- fields --------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_own
     lookup,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import (
-    UNIT_DIRECTORY,
+    UNIT_DIRECTORIES,
     Operation,
 )
 
@@ -187,7 +187,7 @@ def units(tx: Transaction) -> str | Skipped:
     if not changed:
         return Skipped("no unit or other file changes")
     detail = ", ".join(target.path for target in changed)
-    if tx.systemd and any(target.path.startswith(UNIT_DIRECTORY) for target in changed):
+    if tx.systemd and any(target.path.startswith(UNIT_DIRECTORIES) for target in changed):
         with tx.writer().effect("units"):
             tx.daemon.read_units()
         detail += "; systemd read its units again"

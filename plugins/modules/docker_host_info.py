@@ -68,6 +68,8 @@ options:
       - sysctls
       - modules
       - kernel
+      - client
+      - trust
       - bulkhead
       - unit_list
       - swarm
@@ -77,7 +79,6 @@ options:
       - storage
       - audit
       - docker_group
-      - client
       - daemons
   volume_sizes:
     description:
@@ -250,6 +251,10 @@ observation:
       description:
         - How the kernel protects itself - parameters and which file sets them at boot, parameters of
           the command line, lockdown, rare modules.
+      type: dict
+      returned: when gathered
+    trust:
+      description: The policy of image trust in force, what was pulled under it, and the files for it.
       type: dict
       returned: when gathered
     bulkhead:

@@ -225,6 +225,14 @@ _STOCK: Json = {
             )
         ],
     },
+    "client": {
+        "binary": "/usr/bin/docker",
+        "version": "26.1.5+dfsg1",
+        "version_source": "package",
+        "reason": None,
+        "content_trust": [],
+    },
+    "trust": {"policy": None, "cosign": False, "sudo": True, "records": [], "files": []},
     "bulkhead": {"state": "absent", "reason": None, "profile": None, "owned": {}},
 }
 

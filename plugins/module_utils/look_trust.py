@@ -1,0 +1,128 @@
+# Copyright: (c) 2026, the Bulkhead authors
+# Apache License 2.0 (see LICENSE)
+"""Image trust: what is placed for it, which policy is in force, and what was pulled under it."""
+
+from __future__ import annotations
+
+import json
+import re
+import typing
+
+from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import (
+    Mapping,
+    Notes,
+    mapping,
+    os_reason,
+    placed_file,
+    sequence,
+    text,
+)
+
+SCHEMA: typing.Final = "bulkhead.trust/1"
+DIRECTORY: typing.Final = "/etc/bulkhead/trust"
+POLICY: typing.Final = DIRECTORY + "/policy.json"
+KEYS: typing.Final = DIRECTORY + "/keys"
+PROGRAM: typing.Final = "/usr/local/sbin/bulkhead-pull"
+#: What asks for content trust: login shells, sudo, and what systemd starts.
+SHELLS: typing.Final = "/etc/profile.d/bulkhead-content-trust.sh"
+SUDO: typing.Final = "/etc/sudoers.d/bulkhead-content-trust"
+SYSTEMD: typing.Final = "/etc/systemd/system.conf.d/60-bulkhead-content-trust.conf"
+FILES: typing.Final = (POLICY, PROGRAM, SHELLS, SUDO, SYSTEMD)
+
+#: Written by bulkhead-pull, a line for each name and digest.
+RECORDS: typing.Final = "/var/lib/bulkhead/trust/verifications.jsonl"
+_RECORDS_BYTES = 2 * 1024 * 1024
+
+_HEX = r"[0-9a-f]{64}\Z"
+_PROGRAM_DIRECTORIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin")
+
+
+def section(host: Host, notes: Notes) -> Mapping:
+    """Return the section ``trust``.
+
+    ``policy``: ``{default, rules, revoked}`` of the one in force, with the number of its rules and the
+    fingerprints of its revoked keys; None without one. ``records``: what bulkhead-pull pulled, the
+    oldest first, ``revoked`` telling that the key is one of those. ``files``: what we would place.
+    """
+    policy = _policy(host, notes)
+    revoked = policy["revoked"] if policy else []
+    return {
+        "policy": policy,
+        "cosign": any(host.lstat(path + "/cosign") for path in _PROGRAM_DIRECTORIES),
+        "sudo": host.lstat("/etc/sudoers.d") is not None,
+        "records": _records(host, notes, revoked),
+        "files": [placed_file(host, path) for path in (*FILES, *_key_files(host, notes))],
+    }
+
+
+def _policy(host: Host, notes: Notes) -> Mapping | None:
+    try:
+        document = mapping(json.loads(host.read_text(POLICY)))
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        notes.add("trust", POLICY, os_reason(exc))
+        return None
+    except (ValueError, RecursionError):
+        document = {}
+    if document.get("schema") != SCHEMA:
+        notes.add("trust", POLICY, "not a policy of schema %s" % SCHEMA)
+        return None
+    revoked = [text(mapping(key).get("sha256")) for key in sequence(document.get("revoked"))]
+    return {
+        "default": text(document.get("default")),
+        "rules": len(sequence(document.get("rules"))),
+        "revoked": sorted(set(revoked)),
+    }
+
+
+def _records(host: Host, notes: Notes, revoked: typing.Sequence[str]) -> list[Mapping]:
+    try:
+        lines = host.read_tail(RECORDS, _RECORDS_BYTES).splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as exc:
+        notes.add("trust", RECORDS, os_reason(exc))
+        return []
+    found = []
+    for line in lines:
+        try:
+            row = _record(mapping(json.loads(line)), revoked)
+        except (ValueError, RecursionError):
+            row = None
+        if row is None:
+            notes.add("trust", RECORDS, "a line is no record")
+        else:
+            found.append(row)
+    return found
+
+
+def _record(row: Mapping, revoked: typing.Sequence[str]) -> Mapping | None:
+    digest, key = text(row.get("digest")), text(row.get("key_sha256"))
+    at = row.get("at")
+    valid = re.match("sha256:" + _HEX, digest) and (not key or re.match(_HEX, key))
+    if not valid or isinstance(at, bool) or not isinstance(at, (int, float)):
+        return None
+    return {
+        "repository": text(row.get("repository")),
+        "tag": text(row.get("tag")) or None,
+        "digest": digest,
+        "at": float(at),
+        "rule": text(row.get("rule")),
+        "require": text(row.get("require")),
+        "key": text(row.get("key")) or None,
+        "key_sha256": key or None,
+        "identity": text(row.get("identity")) or None,
+        "revoked": bool(key) and key in revoked,
+    }
+
+
+def _key_files(host: Host, notes: Notes) -> list[str]:
+    try:
+        return ["%s/%s" % (KEYS, name) for name in host.listdir(KEYS) if name.endswith(".pub")]
+    except FileNotFoundError:
+        return []
+    except OSError as exc:
+        notes.add("trust", KEYS, os_reason(exc))
+        return []

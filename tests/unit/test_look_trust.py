@@ -1,0 +1,115 @@
+"""The look's section ``trust``: the policy in force, what was pulled under it, and the files for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import typing
+
+import jsonschema
+import pytest
+
+from ansible_collections.bulkhead.hardening.plugins.module_utils import look, look_trust
+from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
+
+from .checkout import ROOT
+from .fake_engine import FakeHost, fake_host
+
+Json = dict[str, typing.Any]
+SCHEMA = json.loads((ROOT / "docs/schemas/observation.schema.json").read_text())
+KEY, OLD = "a" * 64, "b" * 64
+RECORD: Json = {
+    "repository": "r.example/shop", "tag": "1", "digest": "sha256:" + "c" * 64, "at": 1e9, "rule": "*",
+    "require": "signed", "key": "release", "key_sha256": KEY, "identity": None, "image_id": "x",
+}  # fmt: skip
+
+
+@pytest.fixture
+def host() -> typing.Iterator[FakeHost]:
+    with fake_host() as made:
+        yield made
+
+
+def observed(host: FakeHost) -> Json:
+    answer = look.observe(host, ["trust"])
+    jsonschema.validate(answer, SCHEMA)
+    return answer
+
+
+def policy(**more: typing.Any) -> str:
+    known = {"schema": "bulkhead.trust/1", "default": "refuse", "rules": [{}, {}]}
+    return json.dumps({**known, "revoked": [{"name": "old", "sha256": OLD}], **more})
+
+
+def test_a_host_without_any_of_it(host: FakeHost) -> None:
+    answer = observed(host)
+    assert answer["unread"] == []
+    found = answer["trust"]
+    assert (found["policy"], found["records"], found["cosign"]) == (None, [], False)
+    assert [row["path"] for row in found["files"]] == list(look_trust.FILES)
+    assert {row["version"] for row in found["files"]} == {"absent"}
+
+
+def test_policy_keys_and_programs(host: FakeHost) -> None:
+    host.write(look_trust.POLICY, policy())
+    host.write(look_trust.KEYS + "/release.pub", "key")
+    host.write(look_trust.KEYS + "/note", "")
+    host.write("/usr/bin/cosign", "")
+    host.write("/etc/sudoers.d/README", "")
+    found = observed(host)["trust"]
+    assert found["policy"] == {"default": "refuse", "rules": 2, "revoked": [OLD]}
+    assert (found["cosign"], found["sudo"]) == (True, True)
+    assert found["files"][-1]["path"] == look_trust.KEYS + "/release.pub"
+    assert found["files"][-1]["sha256"] == hashlib.sha256(b"key").hexdigest()
+
+
+def test_records_and_whose_key_is_revoked_since(host: FakeHost) -> None:
+    host.write(look_trust.POLICY, policy())
+    rows = [RECORD, {**RECORD, "key_sha256": OLD}, {**RECORD, "key": None, "key_sha256": None}]
+    host.write(look_trust.RECORDS, "".join(json.dumps(row) + "\n" for row in rows))
+    answer = observed(host)
+    assert answer["unread"] == []
+    found = answer["trust"]["records"]
+    assert [row["revoked"] for row in found] == [False, True, False]
+    assert found[0] == {**{k: v for k, v in RECORD.items() if k != "image_id"}, "revoked": False}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["x", "[]", "{}", json.dumps({**RECORD, "digest": "sha256:x"}), json.dumps({**RECORD, "at": "now"}),
+     json.dumps({**RECORD, "at": True}), json.dumps({**RECORD, "key_sha256": "$(x)"})],
+)  # fmt: skip
+def test_a_line_that_is_no_record_is_said(host: FakeHost, line: str) -> None:
+    host.write(look_trust.RECORDS, line + "\n" + json.dumps(RECORD) + "\n")
+    answer = observed(host)
+    assert len(answer["trust"]["records"]) == 1
+    assert [row["reason"] for row in answer["unread"]] == ["a line is no record"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", policy(schema="bulkhead.trust/2")])
+def test_a_policy_of_another_kind_is_said(host: FakeHost, text: str) -> None:
+    host.write(look_trust.POLICY, text)
+    answer = observed(host)
+    assert answer["trust"]["policy"] is None
+    assert "not a policy of schema" in answer["unread"][0]["reason"]
+
+
+def test_what_cannot_be_read_is_said(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Host, path: str, *rest: int) -> typing.NoReturn:
+        raise PermissionError(13, "Permission denied")
+
+    for name in ("read_bytes", "read_tail", "listdir"):
+        monkeypatch.setattr(Host, name, refuse)
+    answer = observed(host)
+    assert {row["item"] for row in answer["unread"]} == {
+        look_trust.POLICY, look_trust.RECORDS, look_trust.KEYS,
+    }  # fmt: skip
+    assert (answer["trust"]["policy"], answer["trust"]["records"]) == (None, [])
+
+
+def test_content_trust_is_found_where_systemd_and_cron_read(host: FakeHost) -> None:
+    places = [look_trust.SYSTEMD, "/etc/crontab", "/etc/cron.d/pull", look_trust.SHELLS]
+    for path in places:
+        host.write(path, "# X\nexport DOCKER_CONTENT_TRUST=1\n")
+    found = look.observe(host, ["client"])["client"]["content_trust"]
+    assert sorted(row["path"] for row in found) == sorted(places)
