@@ -1,0 +1,436 @@
+# Copyright: (c) 2026, the Bulkhead authors
+# Apache License 2.0 (see LICENSE)
+"""The planner of ``docker_trust``: observation and policy in, plan out, nothing touched.
+
+Facts that shape it: dockerd has no policy of signatures (moby#39674), so what it demands is asked for by the
+program that pulls; Docker's client verifies content trust up to 28 and ignores its variables from 29 on
+(docker/cli#6603); Docker Hub's Notary service ends on 2026-12-08.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import re
+import typing
+
+# It comes with ansible-core.
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+
+from ansible_collections.bulkhead.hardening.plugins.module_utils import look_trust
+from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import release
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import plan as plans
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
+
+ROLE: typing.Final = "docker_trust"
+RULES: typing.Final = "docker_trust_policy"
+REST: typing.Final = "docker_trust_default"
+KEYS: typing.Final = "docker_trust_keys"
+CONTENT_TRUST: typing.Final = "docker_trust_content_trust"
+
+SIGNED: typing.Final = "signed"
+REQUIREMENTS: typing.Final = (SIGNED, "digest", "nothing", "refuse")
+
+#: From here on the client does not read the variables of content trust.
+_IGNORED_SINCE = (29, 0, 0)
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}\Z")
+_PATTERN = re.compile(r"[A-Za-z0-9.:*?-]+(?:/[a-z0-9._*?/-]+)?\Z")
+_ABOUT = "Written by Bulkhead (docker_trust), which replaces it; change %s instead."
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """A public key: its text as it is placed, and the SHA-256 of its DER form."""
+
+    name: str
+    text: str
+    sha256: str
+    revoked: bool
+
+    @property
+    def path(self) -> str:
+        """Where it is placed."""
+        return f"{look_trust.KEYS}/{self.name}.pub"
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What is demanded of the images that a pattern fits."""
+
+    pattern: str
+    require: str
+    keys: tuple[str, ...] = ()
+    identity: Json | None = None
+    offline: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """The checked variables; ``server`` is the Notary server of content trust, empty for none."""
+
+    rules: tuple[Rule, ...]
+    default: str
+    keys: dict[str, Key]
+    server: str
+
+    @property
+    def demands(self) -> bool:
+        """Whether there is anything to place for it."""
+        return bool(self.rules) or self.default != "nothing"
+
+
+# -- the variables ---------------------------------------------------------------------------------
+def read(raw: object) -> Policy:
+    """Check the variables of the role, without a host.
+
+    :param raw: the public variables without their prefix.
+    :raises PolicyError: naming the variable, its value and the fix.
+    """
+    if not isinstance(raw, dict) or set(raw) - {"policy", "default", "keys", "content_trust"}:
+        raise PolicyError("policy", raw, "give a mapping of the docker_trust variables")
+    default = raw.get("default", "nothing")
+    if default not in REQUIREMENTS or default == SIGNED:
+        raise PolicyError(
+            REST, default, "give digest, nothing or refuse; who signs is a rule's to say"
+        )
+    keys = _keys(raw.get("keys", {}))
+    rules = raw.get("policy", [])
+    if not isinstance(rules, list):
+        raise PolicyError(RULES, rules, "give a list of rules")
+    checked: list[Rule] = []
+    for number, rule in enumerate(rules):
+        where = f"{RULES}[{number}]"
+        checked.append(_rule(where, rule, keys))
+        hidden = [old.pattern for old in checked[:-1] if old.pattern in ("*", checked[-1].pattern)]
+        if hidden:
+            raise PolicyError(f"{where}.pattern", checked[-1].pattern, "it is never reached: the first "
+                              f"rule that fits decides, and {hidden[0]} is before it")  # fmt: skip
+    return Policy(tuple(checked), default, keys, _server(raw.get("content_trust", "")))
+
+
+def _keys(raw: object) -> dict[str, Key]:
+    if not isinstance(raw, dict):
+        raise PolicyError(KEYS, "(hidden)", "give a mapping of names to public keys")
+    found = {}
+    for name, value in raw.items():
+        where = f"{KEYS}[{name}]"
+        if not isinstance(name, str) or not _NAME.match(name):
+            fix = "a name has lower-case letters, digits, '_', '.' and '-'"
+            raise PolicyError(KEYS, name, fix)
+        spec = value if isinstance(value, dict) else {"key": value}
+        if set(spec) - {"key", "revoked"} or not isinstance(spec.get("key"), str):
+            raise PolicyError(where, "(hidden)", "give the text of a public key (PEM), or a mapping of "
+                              "key, the text, and revoked")  # fmt: skip
+        revoked = spec.get("revoked", False)
+        if not isinstance(revoked, bool):
+            raise PolicyError(f"{where}.revoked", revoked, "give true or false")
+        found[name] = Key(name, *_public(where, spec["key"]), revoked)
+    return found
+
+
+def _public(where: str, text: str) -> tuple[str, str]:
+    """Return a public key as it is placed, and its fingerprint. What it is not may be a secret."""
+    if "PRIVATE KEY" in text:
+        raise PolicyError(where, "(hidden)", "this is a private key, which belongs to who signs alone; "
+                          "give the public one, such as cosign.pub")  # fmt: skip
+    try:
+        key = serialization.load_pem_public_key(text.encode())
+        forms = serialization.PublicFormat.SubjectPublicKeyInfo
+        pem = key.public_bytes(serialization.Encoding.PEM, forms)
+        der = key.public_bytes(serialization.Encoding.DER, forms)
+    except (ValueError, UnsupportedAlgorithm):
+        raise PolicyError(where, "(hidden)", "give the text of a public key, as in the file "
+                          "cosign.pub: -----BEGIN PUBLIC KEY-----") from None  # fmt: skip
+    return pem.decode(), hashlib.sha256(der).hexdigest()
+
+
+def _rule(where: str, raw: object, keys: dict[str, Key]) -> Rule:
+    if not isinstance(raw, dict):
+        raise PolicyError(
+            where, raw, "give a mapping such as {pattern: 'docker.io/*', require: digest}"
+        )
+    for field in raw:
+        if field not in ("pattern", "require", "keys", "identity", "offline"):
+            raise PolicyError(f"{where}.{field}", raw[field], "a rule has no such field")
+    require = raw.get("require")
+    if require not in REQUIREMENTS:
+        raise PolicyError(f"{where}.require", require, f"give one of {', '.join(REQUIREMENTS)}")
+    rule = Rule(
+        pattern=_pattern(f"{where}.pattern", raw.get("pattern")),
+        require=require,
+        keys=_key_names(f"{where}.keys", raw.get("keys", []), keys),
+        identity=_identity(f"{where}.identity", raw.get("identity")),
+        offline=raw.get("offline", False),
+    )
+    if not isinstance(rule.offline, bool):
+        raise PolicyError(f"{where}.offline", rule.offline, "give true or false")
+    by_somebody = bool(rule.keys or rule.identity)
+    if require == SIGNED and not by_somebody:
+        raise PolicyError(where, raw, "say who must have signed: keys, or an identity")
+    if require != SIGNED and (by_somebody or rule.offline):
+        raise PolicyError(where, raw, "keys, identity and offline go with require: signed alone")
+    return rule
+
+
+def _pattern(where: str, value: object) -> str:
+    text = value if isinstance(value, str) else ""
+    registry = text.partition("/")[0]
+    named = re.search(r"[.:*?]", registry) or registry == "localhost"
+    if not _PATTERN.match(text) or not named:
+        raise PolicyError(where, value, "give registry and repository, such as docker.io/library/* or "
+                          "registry.example.com:5000/shop/*; no tag, no digest")  # fmt: skip
+    if text.partition("/")[0] in ("index.docker.io", "registry-1.docker.io"):
+        raise PolicyError(where, value, "the registry's name in images is docker.io")
+    return text
+
+
+def _key_names(where: str, value: object, keys: dict[str, Key]) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise PolicyError(where, value, f"give a list of names of {KEYS}")
+    for name in value:
+        if name not in keys:
+            near = difflib.get_close_matches(str(name), keys, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise PolicyError(where, name, f"{KEYS} has no such key{hint}")
+    return tuple(dict.fromkeys(value))
+
+
+def _identity(where: str, value: object) -> Json | None:
+    if value is None:
+        return None
+    identity: Json = dict(value) if isinstance(value, dict) else {}
+    named = set(identity) in ({"issuer", "subject"}, {"issuer", "subject_regexp"})
+    if not named or not all(isinstance(item, str) and item for item in identity.values()):
+        raise PolicyError(where, value, "give {issuer: URL, subject: TEXT}, or subject_regexp")
+    if not identity["issuer"].startswith("https://"):
+        raise PolicyError(f"{where}.issuer", identity["issuer"], "give the issuer's https URL")
+    pattern = identity.get("subject_regexp")
+    if pattern and not (pattern.startswith("^") and pattern.endswith("$")):
+        raise PolicyError(f"{where}.subject_regexp", pattern, "cosign looks for it anywhere in the "
+                          "subject; begin it with ^ and end it with $")  # fmt: skip
+    return identity
+
+
+def _server(value: object) -> str:
+    text = value if isinstance(value, str) else "-"
+    if text and not re.match(r"https://[A-Za-z0-9.-]+(?::[0-9]{1,5})?/?\Z", text):
+        shown = "(hidden)" if "@" in text else value
+        raise PolicyError(CONTENT_TRUST, shown, "give the https URL of your Notary server, or ''")
+    if re.search(r"[./]docker\.(?:io|com)(?::[0-9]+)?/?\Z", text):
+        raise PolicyError(CONTENT_TRUST, value, "Docker's own service is retired and ends on "
+                          "2026-12-08; give a Notary server of your own")  # fmt: skip
+    return text.rstrip("/")
+
+
+# -- the files -------------------------------------------------------------------------------------
+def document(policy: Policy) -> Json:
+    """Return the policy as it is placed on a host, for bulkhead-pull."""
+    return {
+        "about": _ABOUT % RULES,
+        "schema": look_trust.SCHEMA,
+        "default": policy.default,
+        "rules": [
+            {
+                "pattern": rule.pattern,
+                "require": rule.require,
+                "keys": [
+                    {"name": key.name, "file": key.path, "sha256": key.sha256}
+                    for key in map(policy.keys.__getitem__, rule.keys)
+                    if not key.revoked
+                ],
+                "identity": rule.identity,
+                "offline": rule.offline,
+            }
+            for rule in policy.rules
+        ],
+        "revoked": [
+            {"name": key.name, "sha256": key.sha256} for key in policy.keys.values() if key.revoked
+        ],
+    }
+
+
+def files(policy: Policy, program: str) -> dict[str, tuple[str, str]]:
+    """Return content and mode of the files for the verified pull, by path."""
+    if not policy.demands:
+        return {}
+    text = json.dumps(document(policy), indent=2) + "\n"
+    found = {look_trust.POLICY: (text, "0644"), look_trust.PROGRAM: (program, "0755")}
+    for key in policy.keys.values():
+        if not key.revoked:
+            found[key.path] = (key.text, "0644")
+    return found
+
+
+def content_trust_files(server: str, sudo: bool) -> dict[str, tuple[str, str]]:
+    """Return the same for content trust.
+
+    :param sudo: the host has sudo, which drops variables that it is not told to keep.
+    """
+    about = f"# {_ABOUT % CONTENT_TRUST}\n"
+    values = {"DOCKER_CONTENT_TRUST": "1", "DOCKER_CONTENT_TRUST_SERVER": server}
+    pairs = [f"{name}={value}" for name, value in values.items()]
+    manager = "[Manager]\nDefaultEnvironment=" + " ".join(f'"{pair}"' for pair in pairs) + "\n"
+    found = {
+        look_trust.SHELLS: (f"{about}export {' '.join(pairs)}\n", "0644"),
+        look_trust.SYSTEMD: (about + manager, "0644"),
+    }
+    if sudo:
+        kept = f'Defaults env_keep += "{" ".join(values)}"\n'
+        found[look_trust.SUDO] = (about + kept, "0440")
+    return found
+
+
+# -- the plan --------------------------------------------------------------------------------------
+def plan(observation: Json, raw: object, program: str) -> Json:
+    """Plan what ``docker_trust`` changes on one host.
+
+    :param observation: a document of schema ``bulkhead.observation/1``.
+    :param raw: the public variables without their prefix.
+    :param program: the text of bulkhead-pull.
+    :returns: a plan of schema ``bulkhead.plan/1``.
+    :raises PolicyError: the policy cannot be right, or the look lacks what is needed.
+    """
+    policy = read(raw)
+    plans.check_look(observation, "engine", "trust", "client")
+    return _Planner(observation, policy, program).run()
+
+
+class _Planner:
+    def __init__(self, look: Json, policy: Policy, program: str) -> None:
+        self.policy = policy
+        self.program = program
+        self.engine: Json = look["engine"]
+        self.trust: Json = look["trust"]
+        self.client: Json = look["client"]
+        self.seen = {row["path"]: row for row in self.trust["files"]}
+        owned = (look["bulkhead"].get("owned") or {}).get(ROLE, [])
+        self.owned = {item["path"]: item for item in owned if item["kind"] == "file"}
+        self.plan = plans.empty()
+        self.plan["roles"] = [ROLE]
+
+    def run(self) -> Json:
+        wanted: dict[str, tuple[str, str]] = {}
+        reason = self._not_here()
+        if reason:
+            self._row("image trust", RULES, "not_applicable", reason=reason)
+        else:
+            wanted = self._verified_pulls() | self._content_trust()
+        for path, (content, mode) in wanted.items():
+            self._place(path, content, mode)
+        for path, item in sorted(self.owned.items()):
+            if path not in wanted:
+                self._take_away(path, item)
+        return self.plan
+
+    def _not_here(self) -> str | None:
+        if self.engine["state"] == "absent":
+            return "Docker is not installed"
+        return "its users pull with a daemon of their own" if self.engine.get("rootless") else None
+
+    # -- verified pulls ------------------------------------------------------------------------
+    def _verified_pulls(self) -> dict[str, tuple[str, str]]:
+        wanted = files(self.policy, self.program)
+        foreign = self._foreign(wanted)
+        if foreign:
+            self._row("image trust", RULES, "blocked", reason=f"somebody else's file is at {foreign}; "
+                      "remove it")  # fmt: skip
+            return {}
+        changed = any(self._differs(path, content) for path, (content, _) in wanted.items())
+        state = "change" if changed else "ok"
+        for rule in self.policy.rules:
+            self._row(f"images {rule.pattern}", RULES, state, wanted=self._wanted(rule))
+        if wanted:
+            self._row("all other images", REST, state, wanted=self.policy.default)
+        if any(rule.require == SIGNED for rule in self.policy.rules) and not self.trust["cosign"]:
+            self._row("cosign", RULES, "pending", reason="it is not installed, and until then "
+                      "bulkhead-pull refuses what must be signed")  # fmt: skip
+        return wanted
+
+    def _wanted(self, rule: Rule) -> str:
+        if rule.require != SIGNED:
+            return rule.require
+        valid = [name for name in rule.keys if not self.policy.keys[name].revoked]
+        if rule.identity:
+            valid.append(rule.identity.get("subject") or rule.identity["subject_regexp"])
+        return f"signed by {' or '.join(valid)}" if valid else "none: all its keys are revoked"
+
+    # -- content trust -------------------------------------------------------------------------
+    def _content_trust(self) -> dict[str, tuple[str, str]]:
+        version = self.client["version"]
+        ignored = self._ignored(version)
+        for row in self.client["content_trust"]:
+            if row["path"] not in look_trust.FILES:
+                told = (
+                    "this client ignores it" if ignored else "what has no trust data is not pulled"
+                )
+                self._row(f"{row['variable']} in {row['path']}", CONTENT_TRUST, "unmanaged",
+                          reason=f"set by somebody else; {told}")  # fmt: skip
+        if not self.policy.server:
+            return {}
+        reason = None
+        if version is None:
+            reason = f"the client's version is not known: {self.client['reason']}"
+        elif ignored:
+            reason = f"client {version} ignores it; demand signatures with {RULES}"
+        wanted = content_trust_files(self.policy.server, self.trust["sudo"])
+        foreign = self._foreign(wanted)
+        if reason or foreign:
+            reason = reason or f"somebody else's file is at {foreign}; remove it"
+            self._row("content trust", CONTENT_TRUST, "blocked", reason=reason)
+            return {}
+        changed = any(self._differs(path, content) for path, (content, _) in wanted.items())
+        self._row("content trust", CONTENT_TRUST, "change" if changed else "ok",
+                  wanted=self.policy.server, reason="sessions and services that run keep what they "
+                  "have; cron gives its jobs none of it")  # fmt: skip
+        return wanted
+
+    @staticmethod
+    def _ignored(version: str | None) -> bool:
+        try:
+            return bool(version) and release(str(version)) >= _IGNORED_SINCE
+        except ValueError:
+            return False
+
+    # -- files ---------------------------------------------------------------------------------
+    def _differs(self, path: str, content: str) -> bool:
+        row, item = self.seen.get(path), self.owned.get(path)
+        same = row is not None and row["sha256"] == hashlib.sha256(content.encode()).hexdigest()
+        return not same or item is None or not item["intact"]
+
+    def _foreign(self, wanted: typing.Mapping[str, tuple[str, str]]) -> str | None:
+        """Return a file of somebody else's that is in the way, and says something else."""
+        for path, (content, _) in wanted.items():
+            row = self.seen.get(path)
+            there = row is not None and row["version"] != "absent"
+            digest = hashlib.sha256(content.encode()).hexdigest()
+            if there and path not in self.owned and typing.cast(Json, row)["sha256"] != digest:
+                return path
+        return None
+
+    def _place(self, path: str, content: str, mode: str) -> None:
+        if self._differs(path, content):
+            row = self.seen.get(path)
+            self._operation(
+                "file_present", "image trust", path=path, content=content, mode=mode, owner="root",
+                group="root", observed=row["version"] if row else "absent",
+            )  # fmt: skip
+
+    def _take_away(self, path: str, item: Json) -> None:
+        if item["intact"]:
+            self._row(path, RULES, "change", reason="no longer in the policy: removed")
+            self._operation(
+                "file_absent", "no longer in the policy", path=path, observed=item["version"]
+            )
+        else:
+            self._operation("disown", "somebody else changed it since", kind="file", path=path)
+
+    def _operation(self, op: str, why: str, **fields: typing.Any) -> None:
+        operation = {"op": op, "role": ROLE, "undo": "live", "why": why, **fields}
+        self.plan["operations"].append(operation)
+
+    def _row(self, setting: str, variable: str, state: str, **more: typing.Any) -> None:
+        self.plan["settings"].append(plans.row(setting, variable, state, **more))
