@@ -115,12 +115,35 @@ class Functions(functions.Functions):
         """``watched``, but of those who logged in, and of whatever they started, alone."""
         return None if rules is None else audit_watch.watched(thing, rules, wanted, sessions=True)
 
+    @_takes({"types": ["object"]}, _LIST)
+    def _func_records_of(self, image: Json, records: list[Json] | None) -> list[Json] | None:
+        """``records_of(object, host.trust.records)``: those of bulkhead-pull about an image."""
+        if records is None:
+            return None
+        names = {(_repository(row), row["digest"]) for row in image["references"]}
+        return [row for row in records if (row["repository"], row["digest"]) in names]
+
+    @_takes({"types": ["object"]}, _LIST)
+    def _func_moved_tags(self, image: Json, records: list[Json] | None) -> list[str] | None:
+        """Return the tags of an image under which bulkhead-pull last pulled another one."""
+        if records is None:
+            return None
+        last = {(row["repository"], row["tag"]): row["digest"] for row in records}
+        names = {(_repository(row), row["digest"]) for row in image["references"]}
+        tags = {(_repository(row), row["tag"]) for row in image["references"] if row["tag"]}
+        moved = [one for one in tags if one in last and (one[0], last[one]) not in names]
+        return [f"{repository}:{tag}" for repository, tag in sorted(moved)]
+
     @_takes(_LIST)
     def _func_secret_names(self, names: list[str] | None) -> list[str] | None:
         """Return the names that sound like a secret's, but not those that name a file of one."""
         if names is None:
             return None
         return [name for name in names if _SECRET.search(name) and not name.endswith("_FILE")]
+
+
+def _repository(reference: Json) -> str:
+    return f"{reference['registry']}/{reference['repository']}"
 
 
 OPTIONS: typing.Final = jmespath.Options(custom_functions=Functions())
