@@ -30,12 +30,20 @@ SUDO: typing.Final = "/etc/sudoers.d/bulkhead-content-trust"
 SYSTEMD: typing.Final = "/etc/systemd/system.conf.d/60-bulkhead-content-trust.conf"
 FILES: typing.Final = (POLICY, PROGRAM, SHELLS, SUDO, SYSTEMD)
 
+_AUTHORITIES = "/etc/docker/certs.d"
+_MOST_AUTHORITIES = 200
+
 #: Written by bulkhead-pull, a line for each name and digest.
 RECORDS: typing.Final = "/var/lib/bulkhead/trust/verifications.jsonl"
 _RECORDS_BYTES = 2 * 1024 * 1024
 
 _HEX = r"[0-9a-f]{64}\Z"
 _PROGRAM_DIRECTORIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin")
+
+
+def authority(registry: str) -> str:
+    """Return where the daemon looks for the authority of a registry."""
+    return "%s/%s/ca.crt" % (_AUTHORITIES, registry)
 
 
 def section(host: Host, notes: Notes) -> Mapping:
@@ -52,7 +60,7 @@ def section(host: Host, notes: Notes) -> Mapping:
         "cosign": any(host.lstat(path + "/cosign") for path in _PROGRAM_DIRECTORIES),
         "sudo": host.lstat("/etc/sudoers.d") is not None,
         "records": _records(host, notes, revoked),
-        "files": [placed_file(host, path) for path in (*FILES, *_key_files(host, notes))],
+        "files": [placed_file(host, path) for path in [*FILES, *_other_files(host, notes)]],
     }
 
 
@@ -118,11 +126,20 @@ def _record(row: Mapping, revoked: typing.Sequence[str]) -> Mapping | None:
     }
 
 
-def _key_files(host: Host, notes: Notes) -> list[str]:
+def _other_files(host: Host, notes: Notes) -> list[str]:
+    """Return the paths of keys and of registries' authorities that are there."""
+    keys = ["%s/%s" % (KEYS, name) for name in _names(host, notes, KEYS) if name.endswith(".pub")]
+    found = [authority(name) for name in _names(host, notes, _AUTHORITIES)]
+    if len(found) > _MOST_AUTHORITIES:
+        notes.add("trust", _AUTHORITIES, "more than %d registries" % _MOST_AUTHORITIES)
+    return keys + [path for path in found[:_MOST_AUTHORITIES] if host.lstat(path) is not None]
+
+
+def _names(host: Host, notes: Notes, directory: str) -> list[str]:
     try:
-        return ["%s/%s" % (KEYS, name) for name in host.listdir(KEYS) if name.endswith(".pub")]
+        return host.listdir(directory)
     except FileNotFoundError:
         return []
     except OSError as exc:
-        notes.add("trust", KEYS, os_reason(exc))
+        notes.add("trust", directory, os_reason(exc))
         return []

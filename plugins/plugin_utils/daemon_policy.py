@@ -123,6 +123,7 @@ class Policy:
     tcp_hosts: tuple[str, ...]
     tcp_any_address: bool
     tls: dict[str, str]
+    accept_insecure_registries: frozenset[str]
 
 
 def _boolean(name: str, value: object) -> bool:
@@ -250,8 +251,41 @@ def is_local(address: object) -> bool:
     return str(address).strip().lower().startswith(("unix://", "fd://", "/"))
 
 
-def _options(value: object) -> Json:
-    """Check ``docker_daemon_options``: further keys of daemon.json, each with a value of its type."""
+def _insecure(value: object) -> frozenset[str]:
+    """Check the names of registries that may be spoken to without a good certificate."""
+    name = variable("accept_insecure_registries")
+    if not isinstance(value, (list, tuple)):
+        raise PolicyError(name, value, "give a list such as [registry.example.com:5000]")
+    for item in value:
+        if not re.match(r"[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?\Z", str(item)):
+            raise PolicyError(name, item, "give HOST or HOST:PORT, not a network and not a URL")
+    return frozenset(map(str, value))
+
+
+def _registries(options: Json, accepted: frozenset[str]) -> None:
+    """Refuse registries and mirrors whose images anybody on the way could swap."""
+    where = f"{variable('options')}[insecure-registries]"
+    for item in options.get("insecure-registries", []):
+        if item not in accepted:
+            raise PolicyError(
+                where,
+                item,
+                "anybody on the way could hand out other images; give the registry a certificate and place "
+                "its authority (docker_trust_registry_cas), or accept it by its name in "
+                f"{variable('accept_insecure_registries')}",
+            )
+    for item in options.get("registry-mirrors", []):
+        if not str(item).startswith("https://") or "@" in str(item):
+            shown = "(hidden)" if "@" in str(item) else item
+            fix = "give an https URL without a user: anybody on the way could hand out other images"
+            raise PolicyError(f"{variable('options')}[registry-mirrors]", shown, fix)
+
+
+def _options(value: object, insecure: frozenset[str]) -> Json:
+    """Check ``docker_daemon_options``: further keys of daemon.json, each with a value of its type.
+
+    :param insecure: registries that may be named as insecure.
+    """
     name = variable("options")
     if not isinstance(value, dict):
         raise PolicyError(name, value, "give a mapping of daemon.json keys to values")
@@ -284,6 +318,7 @@ def _options(value: object) -> Json:
         weak = WEAKENING.get(str(key))
         if weak and item == weak[0]:
             raise PolicyError(where, item, f"this would weaken the host: {weak[1]}; leave it out")
+    _registries(value, insecure)
     remote = [item for item in value.get("hosts", []) if not is_local(item)]
     if remote:
         raise PolicyError(
@@ -415,11 +450,13 @@ def read(raw: typing.Mapping[str, typing.Any]) -> Policy:
     restart = raw.get("restart", "when_needed")
     if restart not in ("when_needed", "never"):
         raise PolicyError(variable("restart"), restart, "give when_needed or never")
+    insecure = _insecure(raw.get("accept_insecure_registries", []))
     any_address = _boolean("tcp_any_address", raw.get("tcp_any_address", False))
     checked = Policy(
         profile=profile,
         settings=settings,
-        options=_options(raw.get("options", {})),
+        options=_options(raw.get("options", {}), insecure),
+        accept_insecure_registries=insecure,
         expect_engine=expect,
         userns_user=user,
         userns_start=_integer("userns_start", raw.get("userns_start", 0), 0, 2**32 - 65537),

@@ -17,6 +17,7 @@ import re
 import typing
 
 # It comes with ansible-core.
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
@@ -29,6 +30,7 @@ ROLE: typing.Final = "docker_trust"
 RULES: typing.Final = "docker_trust_policy"
 REST: typing.Final = "docker_trust_default"
 KEYS: typing.Final = "docker_trust_keys"
+AUTHORITIES: typing.Final = "docker_trust_registry_cas"
 CONTENT_TRUST: typing.Final = "docker_trust_content_trust"
 
 SIGNED: typing.Final = "signed"
@@ -37,6 +39,7 @@ REQUIREMENTS: typing.Final = (SIGNED, "digest", "nothing", "refuse")
 #: From here on the client does not read the variables of content trust.
 _IGNORED_SINCE = (29, 0, 0)
 
+_REGISTRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?\Z")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}\Z")
 _PATTERN = re.compile(r"[A-Za-z0-9.:*?-]+(?:/[a-z0-9._*?/-]+)?\Z")
 _ABOUT = "Written by Bulkhead (docker_trust), which replaces it; change %s instead."
@@ -70,11 +73,16 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """The checked variables; ``server`` is the Notary server of content trust, empty for none."""
+    """The checked variables.
+
+    ``authorities`` are texts of certificates by registry; ``server`` is the Notary server of content
+    trust, empty for none.
+    """
 
     rules: tuple[Rule, ...]
     default: str
     keys: dict[str, Key]
+    authorities: dict[str, str]
     server: str
 
     @property
@@ -90,7 +98,8 @@ def read(raw: object) -> Policy:
     :param raw: the public variables without their prefix.
     :raises PolicyError: naming the variable, its value and the fix.
     """
-    if not isinstance(raw, dict) or set(raw) - {"policy", "default", "keys", "content_trust"}:
+    known = {"policy", "default", "keys", "registry_cas", "content_trust"}
+    if not isinstance(raw, dict) or set(raw) - known:
         raise PolicyError("policy", raw, "give a mapping of the docker_trust variables")
     default = raw.get("default", "nothing")
     if default not in REQUIREMENTS or default == SIGNED:
@@ -109,7 +118,13 @@ def read(raw: object) -> Policy:
         if hidden:
             raise PolicyError(f"{where}.pattern", checked[-1].pattern, "it is never reached: the first "
                               f"rule that fits decides, and {hidden[0]} is before it")  # fmt: skip
-    return Policy(tuple(checked), default, keys, _server(raw.get("content_trust", "")))
+    return Policy(
+        rules=tuple(checked),
+        default=default,
+        keys=keys,
+        authorities=_authorities(raw.get("registry_cas", {})),
+        server=_server(raw.get("content_trust", "")),
+    )
 
 
 def _keys(raw: object) -> dict[str, Key]:
@@ -146,6 +161,26 @@ def _public(where: str, text: str) -> tuple[str, str]:
         raise PolicyError(where, "(hidden)", "give the text of a public key, as in the file "
                           "cosign.pub: -----BEGIN PUBLIC KEY-----") from None  # fmt: skip
     return pem.decode(), hashlib.sha256(der).hexdigest()
+
+
+def _authorities(raw: object) -> dict[str, str]:
+    if not isinstance(raw, dict):
+        raise PolicyError(AUTHORITIES, "(hidden)", "give a mapping of registries to certificates")
+    found = {}
+    for name, text in raw.items():
+        where = f"{AUTHORITIES}[{name}]"
+        if not isinstance(name, str) or not _REGISTRY.match(name):
+            raise PolicyError(AUTHORITIES, name, "give HOST or HOST:PORT, as images name it")
+        try:
+            if "PRIVATE KEY" in text:
+                raise ValueError
+            certificates = x509.load_pem_x509_certificates(text.encode())
+        except (ValueError, TypeError, AttributeError):
+            raise PolicyError(where, "(hidden)", "give the text of certificates alone, each from "
+                              "-----BEGIN CERTIFICATE----- on") from None  # fmt: skip
+        pem = serialization.Encoding.PEM
+        found[name] = b"".join(item.public_bytes(pem) for item in certificates).decode()
+    return found
 
 
 def _rule(where: str, raw: object, keys: dict[str, Key]) -> Rule:
@@ -318,7 +353,7 @@ class _Planner:
         if reason:
             self._row("image trust", RULES, "not_applicable", reason=reason)
         else:
-            wanted = self._verified_pulls() | self._content_trust()
+            wanted = self._verified_pulls() | self._authorities() | self._content_trust()
         for path, (content, mode) in wanted.items():
             self._place(path, content, mode)
         for path, item in sorted(self.owned.items()):
@@ -339,8 +374,7 @@ class _Planner:
             self._row("image trust", RULES, "blocked", reason=f"somebody else's file is at {foreign}; "
                       "remove it")  # fmt: skip
             return {}
-        changed = any(self._differs(path, content) for path, (content, _) in wanted.items())
-        state = "change" if changed else "ok"
+        state = self._state(wanted)
         for rule in self.policy.rules:
             self._row(f"images {rule.pattern}", RULES, state, wanted=self._wanted(rule))
         if wanted:
@@ -357,6 +391,22 @@ class _Planner:
         if rule.identity:
             valid.append(rule.identity.get("subject") or rule.identity["subject_regexp"])
         return f"signed by {' or '.join(valid)}" if valid else "none: all its keys are revoked"
+
+    # -- authorities of registries -------------------------------------------------------------
+    def _authorities(self) -> dict[str, tuple[str, str]]:
+        wanted = {}
+        for name, text in self.policy.authorities.items():
+            # The mode that CIS 3.8 wants, and docker_daemon would give it.
+            one = {look_trust.authority(name): (text, "0444")}
+            foreign = self._foreign(one)
+            setting = f"authority of {name}"
+            if foreign:
+                self._row(setting, AUTHORITIES, "blocked", reason="somebody else's file is at "
+                          f"{foreign}; remove it, or put its certificates here too")  # fmt: skip
+                continue
+            self._row(setting, AUTHORITIES, self._state(one))
+            wanted.update(one)
+        return wanted
 
     # -- content trust -------------------------------------------------------------------------
     def _content_trust(self) -> dict[str, tuple[str, str]]:
@@ -382,8 +432,7 @@ class _Planner:
             reason = reason or f"somebody else's file is at {foreign}; remove it"
             self._row("content trust", CONTENT_TRUST, "blocked", reason=reason)
             return {}
-        changed = any(self._differs(path, content) for path, (content, _) in wanted.items())
-        self._row("content trust", CONTENT_TRUST, "change" if changed else "ok",
+        self._row("content trust", CONTENT_TRUST, self._state(wanted),
                   wanted=self.policy.server, reason="sessions and services that run keep what they "
                   "have; cron gives its jobs none of it")  # fmt: skip
         return wanted
@@ -396,6 +445,10 @@ class _Planner:
             return False
 
     # -- files ---------------------------------------------------------------------------------
+    def _state(self, wanted: typing.Mapping[str, tuple[str, str]]) -> str:
+        changed = any(self._differs(path, content) for path, (content, _) in wanted.items())
+        return "change" if changed else "ok"
+
     def _differs(self, path: str, content: str) -> bool:
         row, item = self.seen.get(path), self.owned.get(path)
         same = row is not None and row["sha256"] == hashlib.sha256(content.encode()).hexdigest()

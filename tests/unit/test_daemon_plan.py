@@ -431,6 +431,21 @@ def test_a_wide_socket_unit_gets_a_drop_in() -> None:
         ({"options": {"default-pids-limit": 5}}, ["docker_daemon_pids_limit"]),
         ({"options": {"debug": "yes"}}, ["docker_daemon_options[debug]", "boolean"]),
         ({"options": {"mtu": True}}, ["docker_daemon_options[mtu]", "integer"]),
+        (
+            {"options": {"insecure-registries": ["r:5000"]}},
+            ["accept_insecure_registries", "r:5000"],
+        ),
+        (
+            {
+                "options": {"insecure-registries": ["10.0.0.0/8"]},
+                "accept_insecure_registries": ["r"],
+            },
+            ["docker_daemon_options[insecure-registries]", "10.0.0.0/8"],
+        ),
+        ({"accept_insecure_registries": ["10.0.0.0/8"]}, ["accept_insecure_registries", "network"]),
+        ({"accept_insecure_registries": "r:5000"}, ["accept_insecure_registries", "list"]),
+        ({"options": {"registry-mirrors": ["http://m"]}}, ["[registry-mirrors]", "https"]),
+        ({"options": {"registry-mirrors": ["https://u:p@m"]}}, ["[registry-mirrors]", "(hidden)"]),
         ({"options": {"iptables": False}}, ["iptables", "weaken"]),
         ({"options": {"hosts": ["tcp://0.0.0.0:2375"]}}, ["hosts", "tlsverify"]),
         ({"options": "icc=false"}, ["docker_daemon_options", "mapping"]),
@@ -444,6 +459,12 @@ def test_bad_policies_name_variable_value_and_fix(policy: Json, words: list[str]
         planned(obs.stock(), **policy)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_registries_that_are_accepted_and_mirrors_with_tls_are_set() -> None:
+    options: Json = {"insecure-registries": ["r:5000"], "registry-mirrors": ["https://m.example"]}
+    plan = planned(obs.stock(), options=options, accept_insecure_registries=["r:5000", "other"])
+    assert sets(plan).items() >= options.items()
 
 
 def test_a_secret_never_stands_in_an_error() -> None:

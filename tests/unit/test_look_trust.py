@@ -56,11 +56,23 @@ def test_policy_keys_and_programs(host: FakeHost) -> None:
     host.write(look_trust.KEYS + "/note", "")
     host.write("/usr/bin/cosign", "")
     host.write("/etc/sudoers.d/README", "")
+    host.write(look_trust.authority("r.example:5000"), "certificate")
+    host.write("/etc/docker/certs.d/other/client.cert", "")
     found = observed(host)["trust"]
     assert found["policy"] == {"default": "refuse", "rules": 2, "revoked": [OLD]}
     assert (found["cosign"], found["sudo"]) == (True, True)
-    assert found["files"][-1]["path"] == look_trust.KEYS + "/release.pub"
-    assert found["files"][-1]["sha256"] == hashlib.sha256(b"key").hexdigest()
+    key, certificate = found["files"][-2:]
+    assert key["path"] == look_trust.KEYS + "/release.pub"
+    assert key["sha256"] == hashlib.sha256(b"key").hexdigest()
+    assert certificate["path"] == "/etc/docker/certs.d/r.example:5000/ca.crt"
+
+
+def test_so_many_authorities_are_not_all_read(host: FakeHost) -> None:
+    for number in range(201):
+        host.write(look_trust.authority("r%d" % number), "")
+    answer = observed(host)
+    assert [row["reason"] for row in answer["unread"]] == ["more than 200 registries"]
+    assert len(answer["trust"]["files"]) == len(look_trust.FILES) + 200
 
 
 def test_records_and_whose_key_is_revoked_since(host: FakeHost) -> None:
@@ -102,7 +114,7 @@ def test_what_cannot_be_read_is_said(host: FakeHost, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(Host, name, refuse)
     answer = observed(host)
     assert {row["item"] for row in answer["unread"]} == {
-        look_trust.POLICY, look_trust.RECORDS, look_trust.KEYS,
+        look_trust.POLICY, look_trust.RECORDS, look_trust.KEYS, "/etc/docker/certs.d",
     }  # fmt: skip
     assert (answer["trust"]["policy"], answer["trust"]["records"]) == (None, [])
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import hashlib
 import json
 import typing
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from ansible_collections.bulkhead.hardening.plugins.filter import docker_trust_plan
 from ansible_collections.bulkhead.hardening.plugins.module_utils import look_trust, transaction_plan
@@ -276,3 +279,43 @@ def test_a_private_key_is_refused_and_not_shown(text: object) -> None:
 def test_a_look_that_lacks_a_section_is_refused(section: str) -> None:
     with pytest.raises(PolicyError, match=section):
         planned(POLICY, {**obs.stock(), section: None})
+
+
+# -- authorities of registries ---------------------------------------------------------------------
+def certificate() -> str:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "registry.example")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    builder = x509.CertificateBuilder(name, name, SECRET.public_key(), 1, now, now)
+    return builder.sign(SECRET, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def test_an_authority_is_placed_where_the_daemon_looks_with_the_mode_that_it_is_to_have() -> None:
+    raw = {"registry_cas": {"r.example:5000": f"a comment\n{certificate()}"}}
+    plan = planned(raw)
+    (operation,) = plan["operations"]
+    assert (operation["path"], operation["mode"]) == (
+        "/etc/docker/certs.d/r.example:5000/ca.crt",
+        "0444",
+    )
+    assert operation["content"].startswith("-----BEGIN CERTIFICATE-----")
+    assert states(planned(raw, after(plan))) == {"authority of r.example:5000": "ok"}
+    theirs = obs.stock()
+    theirs["trust"]["files"] = [{"path": operation["path"], "version": "v1", "sha256": "other"}]
+    assert states(planned(raw, theirs)) == {"authority of r.example:5000": "blocked"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        ([], "mapping of registries"),
+        ({"../x": "a"}, "HOST or HOST:PORT"),
+        ({"https://r": "a"}, "HOST or HOST:PORT"),
+        ({"r": 7}, "certificates alone"),
+        ({"r": "no certificate"}, "certificates alone"),
+        ({"r": PRIVATE}, "certificates alone"),
+    ],
+)
+def test_what_is_no_authority_is_refused_and_not_shown(raw: object, said: str) -> None:
+    with pytest.raises(PolicyError, match=said) as caught:
+        planned({"registry_cas": raw})
+    assert PRIVATE.splitlines()[1] not in str(caught.value)
