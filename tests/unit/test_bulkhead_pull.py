@@ -299,6 +299,12 @@ def test_the_first_rule_that_fits_decides(place: Place) -> None:
     assert place.rows[0]["rule"] == f"{SHOP}/w?b"
 
 
+def test_a_demand_that_is_not_known_is_a_refusal(place: Place) -> None:
+    path = place.path / "policy.json"
+    path.write_text(path.read_text().replace('"signed"', '"signed-twice"'))
+    assert place.pull(f"{SHOP}/web:1") == program.REFUSED
+
+
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"schema": "bulkhead.trust/2"}'])
 def test_without_a_policy_nothing_is_pulled(place: Place, text: str | None) -> None:
     path = place.path / "policy.json"

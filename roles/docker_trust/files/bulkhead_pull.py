@@ -115,7 +115,7 @@ def printable(text: str, most: int = 300) -> str:
 def read_policy(path: str) -> Json:
     """Read the policy that the role placed.
 
-    :raises Failure: it is not there, not root's alone to write, or not of this release.
+    :raises Failure: it is not there, others may write it, or it is not of this release.
     """
     try:
         with open(path, encoding="utf-8") as stream:
@@ -124,7 +124,7 @@ def read_policy(path: str) -> Json:
     except (OSError, ValueError) as exc:
         raise Failure(USAGE, "%s cannot be read: %s" % (path, exc)) from exc
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise Failure(USAGE, "%s is not root's alone to write" % path)
+        raise Failure(USAGE, "%s is somebody else's to write; be root, and let it be root's" % path)
     if not isinstance(policy, dict) or policy.get("schema") != SCHEMA:
         raise Failure(USAGE, "%s is not of schema %s" % (path, SCHEMA))
     return policy
@@ -406,7 +406,7 @@ def pull(name: str, policy: Json, engine: Engine, config: str, timeout: float) -
     image = parse(name)
     rule = rule_for(policy, image)
     require = rule["require"]
-    if require == "refuse":
+    if require not in ("signed", "digest", "nothing"):
         raise Failure(REFUSED, "the policy rules it out%s" % _by(rule))
     if require == "digest" and not image.digest:
         raise Failure(REFUSED, "the policy wants it named by digest%s" % _by(rule))
