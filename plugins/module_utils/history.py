@@ -71,6 +71,7 @@ class Entry:
             changed = self.effects(kind, kind + "_removed")
             found |= {(kind, str(e["user" if kind == "subids" else "name"])) for e in changed}
         found |= {("sysctl", str(effect["name"])) for effect in self.effects("sysctl")}
+        found |= {("service", str(effect["name"])) for effect in self.effects("service")}
         for effect in self.effects("selinux_module", "selinux_boolean"):
             found |= {(str(effect["kind"]), name) for name in effect["after"]}
         for item in self.end.get("touched") or []:
@@ -100,6 +101,7 @@ class Entry:
             named = {str(e[name]) for e in self.effects(kind, kind + "_removed")}
             lines += ["%s %s" % (word, value) for value in sorted(named)]
         lines += sorted({str(effect["name"]) for effect in self.effects("sysctl")})
+        lines += sorted({"service %s" % effect["name"] for effect in self.effects("service")})
         for effect in self.effects("selinux_module", "selinux_boolean"):
             word = str(effect["kind"]).replace("selinux_", "SELinux ")
             lines += ["%s %s" % (word, name) for name in sorted(effect["after"])]

@@ -26,8 +26,9 @@ that name before; ``loaded_at``, in seconds since the epoch),
 ``{"kind": "user", "name"}``, ``{"kind": "group", "name"}``,
 ``{"kind": "selinux_module", "name", "sha256"}``, ``{"kind": "selinux_boolean", "name", "value",
 "before": bool}``, ``{"kind": "selinux_equivalence", "name", "like", "before": None | PATH}`` (the
-path ``name`` is labelled like the path ``like``), and ``{"kind": "sysctl", "name", "before",
-"value"}`` (texts: what the running kernel had, and has).
+path ``name`` is labelled like the path ``like``), ``{"kind": "sysctl", "name", "before",
+"value"}`` (texts: what the running kernel had, and has), and ``{"kind": "service", "name", "before":
+{"loaded", "enabled", "active"}}`` (which is to be enabled and active).
 """
 
 from __future__ import annotations
@@ -44,9 +45,14 @@ import typing
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     apparmor,
     selinux,
+    services,
     sysctls,
 )
-from ansible_collections.bulkhead.hardening.plugins.module_utils.host import MAX_FILE_BYTES, Host
+from ansible_collections.bulkhead.hardening.plugins.module_utils.host import (
+    MAX_FILE_BYTES,
+    Host,
+    HostError,
+)
 
 STATE_DIRECTORY = "/var/lib/bulkhead"
 LEDGER = STATE_DIRECTORY + "/ledger.json"
@@ -368,7 +374,7 @@ def item_intact(
     check = _INTACT.get(str(item.get("kind")))
     try:
         return bool(check and check(host, item, documents if documents is not None else {}))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (HostError, OSError, ValueError, KeyError, TypeError):
         return False
 
 
@@ -552,6 +558,11 @@ def _sysctl_intact(host: Host, item: _Item, documents: _Documents) -> bool:
     return sysctls.running(host, str(item["name"])) == str(item["value"])
 
 
+def _service_intact(host: Host, item: _Item, documents: _Documents) -> bool:
+    now = services.state(host, str(item["name"]))
+    return now["enabled"] and now["active"]
+
+
 def _module_intact(host: Host, item: _Item, documents: _Documents) -> bool:
     return selinux.digest(selinux.module(host, str(item["name"]))) == str(item["sha256"])
 
@@ -573,6 +584,7 @@ _INTACT: dict[str, typing.Callable[[Host, _Item, _Documents], bool]] = {
     "user": _user_intact,
     "group": _group_intact,
     "sysctl": _sysctl_intact,
+    "service": _service_intact,
     "selinux_module": _module_intact,
     "selinux_boolean": _boolean_intact,
     "selinux_equivalence": _equivalence_intact,

@@ -12,6 +12,7 @@ import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     look_collect,
+    look_falco,
     look_host,
     look_protection,
     look_tls,
@@ -157,6 +158,7 @@ _FOR_PLANS: dict[str, typing.Callable[[Pass], typing.Any]] = {
     "audit": look_collect.audit,
     "client": look_collect.client,
     "trust": lambda look: look_trust.section(look.host, look.notes),
+    "falco": lambda look: look_falco.section(look.host, look.notes, look.timeout),
     "bulkhead": lambda look: look_host.bulkhead(look.host, look.notes),
 }
 

@@ -58,6 +58,9 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_sel
     labels,
     policy,
 )
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_services import (
+    run_services,
+)
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_steps import (
     accounts,
     before_images,
@@ -406,6 +409,7 @@ STEPS = (
     Step("stage", stage),
     Step("validate", validate_config),
     Step("units", units),
+    Step("services", run_services),
     Step("apparmor", profiles),
     Step("selinux", policy),
     Step("labels", labels),

@@ -34,6 +34,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     health,
     ledger as ledger_module,
     selinux,
+    services,
     sysctls,
     transaction_files as files,
 )
@@ -270,6 +271,7 @@ class Undo:
                 self._profiles,
                 self._selinux,
                 self._units,
+                self._services,
                 self._audit_rules,
                 self._sysctls,
                 self._daemon,
@@ -442,6 +444,13 @@ class Undo:
     def _units(self) -> None:
         if self._effects("units"):
             self.daemon.read_units()
+
+    def _services(self) -> None:
+        """Let services run with the files of before, or not at all; the first state of each counts."""
+        found = {effect["name"]: effect["before"] for effect in self._effects("service")}
+        for name, before in found.items():
+            note = services.put_back(self._host, name, before)
+            self.notes += filter(None, [note])
 
     def _audit_rules(self) -> None:
         for effect in self._effects("audit_rules"):

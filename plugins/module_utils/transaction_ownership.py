@@ -33,6 +33,7 @@ _IDENTITY = {
     "user": ("name",),
     "group": ("name",),
     "sysctl": ("name",),
+    "service": ("name",),
     "selinux_module": ("name",),
     "selinux_boolean": ("name",),
     "selinux_equivalence": ("name",),

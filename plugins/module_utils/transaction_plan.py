@@ -14,6 +14,7 @@ import typing
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     apparmor,
     audit_rules,
+    falco,
     look_trust,
     selinux,
     sysctls,
@@ -46,6 +47,9 @@ ALLOWED_DIRECTORIES = (
     "/etc/sysctl.d/",
     "/etc/modprobe.d/",
     "/etc/default/grub.d/",
+    falco.CONFIG_DIRECTORY,
+    falco.RULES_DIRECTORY,
+    falco.DROPIN_DIRECTORY,
     look_trust.DIRECTORY + "/",
 )
 
@@ -255,6 +259,10 @@ def _label_path(value: typing.Any) -> str | None:
     return reason
 
 
+def _service(value: typing.Any) -> str | None:
+    return None if value == falco.UNIT else "is no service that may be started"
+
+
 def _truth(value: typing.Any) -> str | None:
     return None if isinstance(value, bool) else "is not true or false"
 
@@ -312,6 +320,8 @@ _OPERATIONS: dict[str, dict[str, _Check]] = {
     "audit_load": {"path": _rules_path, "observed": _text},
     "sysctl_set": {"name": _sysctl, "value": _number, "observed": _number},
     "sysctl_restore": {"name": _sysctl},
+    "service_running": {"name": _service},
+    "service_back": {"name": _service},
     "json_set": {
         "path": _path,
         "key": _text,
@@ -338,6 +348,7 @@ _DISOWN: dict[str, dict[str, _Check]] = {
     "user": {"name": _name},
     "group": {"name": _name},
     "sysctl": {"name": _sysctl},
+    "service": {"name": _service},
     "selinux_module": {"name": _module},
     "selinux_boolean": {"name": _boolean},
     "selinux_equivalence": {"name": _label_path},
@@ -368,7 +379,7 @@ def _subject(operation: Operation) -> tuple[str, ...]:
     group.update(mode_restore="mode", flags_taken="file", apparmor_profile="file")
     group.update(subid_absent="subid_present", user_absent="user_present")
     group.update(group_absent="group_present", sysctl_restore="sysctl_set")
-    group["selinux_boolean_back"] = "selinux_boolean"
+    group.update(selinux_boolean_back="selinux_boolean", service_back="service_running")
     for name in ("selinux_module", "selinux_equivalence"):
         group[name + "_absent"] = name
     names = ("kind", "path", "key", "member", "user", "name")

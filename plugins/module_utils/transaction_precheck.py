@@ -20,6 +20,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     transaction_diff as diffs,
     transaction_files as files,
     transaction_selinux,
+    transaction_services,
     transaction_sysctls,
     validate,
 )
@@ -86,6 +87,7 @@ def precheck(tx: Transaction) -> str:
     transaction_apparmor.check_profiles(tx)
     transaction_sysctls.check_sysctls(tx)
     transaction_selinux.check_selinux(tx)
+    transaction_services.check_services(tx)
     _check_modes(tx)
     _check_accounts(tx)
     check_removals(tx)
@@ -398,6 +400,7 @@ def check(tx: Transaction) -> str:
         or bool(tx.plan.of("subid_absent", "user_absent", "group_absent"))
         or (tx.running and tx.plan.effect != "none")
         or bool(tx.profiles)
+        or bool(tx.plan.of(*transaction_services.KINDS))
         or bool(transaction_selinux.rows(tx))
         or _owned_differs(tx)
         or any(transaction_audit.delta(tx))
@@ -466,6 +469,7 @@ def _differences(tx: Transaction) -> list[Json]:
     rows += transaction_apparmor.rows(tx)
     rows += transaction_sysctls.rows(tx)
     rows += transaction_selinux.rows(tx)
+    rows += transaction_services.rows(tx)
     return rows + diffs.removed_account_rows(tx.plan.operations, tx.ownership)
 
 

@@ -208,6 +208,7 @@ class _Reversal:
         self._accounts()
         self._audit_rules()
         self._sysctls()
+        self._services()
         self._ledger()
         tx = self._tx
         tx.plan = tx.plan._replace(operations=self._operations)
@@ -408,6 +409,11 @@ class _Reversal:
             if now != effect["after"]:
                 raise HostError(_BY_WHOM % name)
             self._operations.append({"op": "sysctl_back", "name": name, "value": before})
+
+    def _services(self) -> None:
+        for effect in self._entry.effects("service"):
+            fields = {"name": effect["name"], "before": effect["before"]}
+            self._operations.append({"op": "service_back", **fields})
 
     # -- who owns what -------------------------------------------------------------------------
     def _touched(self) -> list[Json]:

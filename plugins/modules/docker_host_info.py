@@ -70,6 +70,7 @@ options:
       - kernel
       - client
       - trust
+      - falco
       - bulkhead
       - unit_list
       - swarm
@@ -255,6 +256,10 @@ observation:
       returned: when gathered
     trust:
       description: The policy of image trust in force, what was pulled under it, and the files for it.
+      type: dict
+      returned: when gathered
+    falco:
+      description: Whether Falco is there and runs, with how many rules, and what it needs of the kernel.
       type: dict
       returned: when gathered
     bulkhead:

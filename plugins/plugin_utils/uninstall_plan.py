@@ -34,6 +34,7 @@ _GIVE_BACK = {
     "user": "user_absent",
     "group": "group_absent",
     "sysctl": "sysctl_restore",
+    "service": "service_back",
     "selinux_module": "selinux_module_absent",
     "selinux_boolean": "selinux_boolean_back",
     "selinux_equivalence": "selinux_equivalence_absent",

@@ -32,6 +32,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_systemd im
 from . import fake_engine, fake_selinux
 from .fake_apparmor import FakeAppArmor
 from .fake_engine import BOOTED_AT, FakeEngine, FakeHost, Json, identifier, inspection
+from .fake_falco import FakeFalco
 from .fake_selinux import FakeSelinux
 
 CONFIG = "/etc/docker/daemon.json"
@@ -327,6 +328,7 @@ class ActHost(FakeHost):
         self.write("/usr/sbin/nologin", "", 0o755)
         self.apparmor = FakeAppArmor(self)
         self.selinux: FakeSelinux | None = None
+        self.falco = FakeFalco(self)
 
     def read_command(self) -> None:
         """Take the daemon's command line from its unit, as systemd would at a start."""
@@ -385,6 +387,10 @@ class ActHost(FakeHost):
     # -- programs ------------------------------------------------------------------------------------
     def run(self, argv: list[str], timeout: float = 60.0, stdin: bytes | None = None) -> Completed:
         name = os.path.basename(argv[0])
+        if name == "falco" or (name == "systemctl" and argv[-1].startswith("falco")):
+            if name == "systemctl" and argv[1] != "show":
+                self.calls.append(" ".join(argv))
+            return self.falco.run(argv, stdin)
         if name == "systemctl" and argv[1] != "show":
             self.calls.append(" ".join(argv))
             return self._systemctl(argv[1])

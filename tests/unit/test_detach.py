@@ -249,7 +249,7 @@ def test_boot_undoes_what_a_loss_of_power_left(
         key = json_set(host, "live-restore", True)
         changes = plan(key, file_present(host, PARAMETERS, "kernel.panic = 9\n"), effect="reload")
         with monkeypatch.context() as patch:
-            Countdown(20, True, patch)
+            Countdown(21, True, patch)
             with pytest.raises(Killed):
                 detach.perform(host, request(changes))
         assert host.config() != {}
