@@ -123,12 +123,15 @@ PARAMETERS: dict[str, str] = {
 
 _STOCK: Json = {
     "schema": "bulkhead.observation/1",
+    "collected_at": 1800000000.0,
     "unread": [],
     "os": {
         "init": "systemd",
         "cgroup_version": 2,
         "default_tasks_max": 2338,
         "id": "debian",
+        "family": "debian",
+        "kernel": "6.12.117+deb13-cloud-amd64",
         "architecture": "x86_64",
     },
     "engine": {
@@ -233,6 +236,21 @@ _STOCK: Json = {
         "content_trust": [],
     },
     "trust": {"policy": None, "cosign": False, "sudo": True, "records": [], "files": []},
+    "falco": {
+        "installed": False,
+        "container_plugin": False,
+        "btf": True,
+        "units": {},
+        "rules_files": [],
+        "files": [
+            {"path": path, "version": "absent", "sha256": None}
+            for path in (
+                "/etc/falco/config.d/50-bulkhead.yaml",
+                "/etc/falco/rules.d/50-bulkhead.yaml",
+                "/etc/systemd/system/falco-modern-bpf.service.d/50-bulkhead.conf",
+            )
+        ],
+    },
     "bulkhead": {"state": "absent", "reason": None, "profile": None, "owned": {}},
 }
 

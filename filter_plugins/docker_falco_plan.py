@@ -1,0 +1,30 @@
+# Copyright: (c) 2026, the Bulkhead authors
+# Apache License 2.0 (see LICENSE)
+"""The filter ``bulkhead.hardening.docker_falco_plan``."""
+
+from __future__ import annotations
+
+import typing
+
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import falco_plan
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.filter_errors import planned
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
+
+
+def docker_falco_plan(observation: Json, policy: Json) -> Json:
+    """Plan what the role ``docker_falco`` changes on one host.
+
+    :param observation: what ``docker_host_info`` answered, schema ``bulkhead.observation/1``.
+    :param policy: the variables of ``docker_falco`` without their prefix.
+    :returns: a plan, schema ``bulkhead.plan/1`` (docs/schemas/plan.schema.json).
+    :raises AnsibleFilterError: naming the variable or section, its value and the fix.
+    """
+    return planned(lambda: falco_plan.plan(observation, falco_plan.read(policy)))
+
+
+class FilterModule:
+    """Filters of this file."""
+
+    def filters(self) -> dict[str, typing.Callable[..., typing.Any]]:
+        """Return the filters by name."""
+        return {"docker_falco_plan": docker_falco_plan}
