@@ -27,6 +27,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.docker_api impo
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host, HostError
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_pass import Pass
+from ansible_collections.bulkhead.hardening.plugins.module_utils.proof_events import Events
 from ansible_collections.bulkhead.hardening.plugins.module_utils.proof_records import Records
 
 NAME = "bulkhead-proof"
@@ -111,20 +112,20 @@ class _Run:
         self._entry = proof_image.command(python)
         root = proof_image.archive(python, programs)
         self._image = self._api.import_image(NAME, self._identifier, LABEL, root)
-        records = Records(self._host)
+        records, events = Records(self._host), Events(self._host)
         try:
-            containers = [self._job(job, records) for job in jobs]
+            containers = [self._job(job, records, events) for job in jobs]
         finally:
             records.close()
         results = [row for container in containers for row in container.pop("results")]
         return {"results": results, "containers": containers}
 
-    def _job(self, job: Json, records: Records) -> Json:
+    def _job(self, job: Json, records: Records, events: Events) -> Json:
         """Run one container with its attacks; never raises for what the daemon says."""
         self._prepare_scratch()
         records.read()
         seen: Json = {"name": job["name"], "kernel": None, "exit_code": None, "refused": None}
-        output = ""
+        output, identifier = "", ""
         try:
             context = self._beside(job)
             words = [str(word) for item in job["attacks"] for word in (item["id"], item["seconds"])]
@@ -138,6 +139,10 @@ class _Run:
         finally:
             self._remove_containers()
         seen["results"] = _rows(job, seen, output, records.read())
+        # Before an attack began there is nothing to be seen of it.
+        said = None if seen["refused"] is not None else events.read()
+        for row in seen["results"]:
+            row["events"] = _events_of(row, said, identifier)
         return seen
 
     def _prepare_scratch(self) -> None:
@@ -320,7 +325,21 @@ def _rows(job: Json, seen: Json, output: str, records: list[Json]) -> list[Json]
                 "tries": line.get("tries") or [],
                 "error": error,
                 "seconds": line.get("seconds"),
+                "began": began,
+                "ended": ended,
                 "records": [r for r in records if began <= r["at"] <= ended + 0.01][:20],
             }
         )
     return rows
+
+
+def _events_of(row: Json, said: list[Json] | None, identifier: str) -> list[Json] | None:
+    """Return what Falco said of one attack; None where nobody watched, or it did not run."""
+    began, ended = row.pop("began"), row.pop("ended")
+    if said is None or not ended:
+        return None
+    return [
+        event
+        for event in said
+        if began <= event["at"] <= ended + 0.01 and identifier.startswith(event["container"])
+    ][:20]

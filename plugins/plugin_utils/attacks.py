@@ -88,6 +88,7 @@ _FIELDS = frozenset(
         "checks",
         "variables",
         "falco",
+        "unnoticed",
         "seconds",
         "options",
         "weakened",
@@ -119,6 +120,7 @@ class Attack:
     :ivar unshown: where even a weakened container does not show it, and why; None when one always does.
     :ivar neighbour: options of a second container; None when there is none.
     :ivar falco: the rule of Falco's that should notice it; None when there is none.
+    :ivar unnoticed: why no rule is to notice it; None when one is.
     """
 
     id: str
@@ -130,6 +132,7 @@ class Attack:
     checks: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
     falco: str | None = None
+    unnoticed: str | None = None
     seconds: int = 20
     network: str = "default"
     options: Json = dataclasses.field(default_factory=dict)
@@ -202,8 +205,11 @@ def _check(place: str, fields: Json) -> None:
             f"{place}: topic", fields["topic"], _nearest(str(fields["topic"]), TOPICS)
         )
     _check_network(f"{place}: network", fields)
-    if not isinstance(fields.get("unshown", ""), str):
-        raise PolicyError(f"{place}: unshown", fields["unshown"], "give a text")
+    for field in ("unshown", "falco", "unnoticed"):
+        if not isinstance(fields.get(field, ""), str):
+            raise PolicyError(f"{place}: {field}", fields[field], "give a text")
+    if "falco" in fields and "unnoticed" in fields:
+        raise PolicyError(f"{place}: unnoticed", fields["unnoticed"], "leave it, or falco, out")
     seconds = fields.get("seconds", 20)
     if not isinstance(seconds, int) or isinstance(seconds, bool) or not 1 <= seconds <= _LONGEST:
         raise PolicyError(f"{place}: seconds", seconds, f"a whole number from 1 to {_LONGEST}")
@@ -355,8 +361,17 @@ def _row(attack: Attack, variant: str, said: Json, container: Json) -> Json:
         "checks": list(attack.checks),
         "variables": list(attack.variables),
         "falco": attack.falco,
+        "detected": _detected(attack, said.get("events")),
         "seconds": said.get("seconds"),
     }
+
+
+def _detected(attack: Attack, events: object) -> str | None:
+    """Return ``detected`` or ``missed``; None where no Falco watched, or no rule is to notice it."""
+    if attack.falco is None or not isinstance(events, list):
+        return None
+    named = any(item.get("rule") == attack.falco for item in _maps(events))
+    return "detected" if named else "missed"
 
 
 def _try(item: Json) -> Json:

@@ -20,12 +20,15 @@ TOLD = {
     "not_applicable": "-",
 }
 
+#: Whether Falco noticed an attack; shown where it watched.
+SEEN = {"detected": "detected", "missed": "MISSED", None: "-"}
+
 
 def paired(result: Json, before: Json | None) -> list[Json]:
     """Return the attacks of the default variant, each with its outcome in an earlier result.
 
-    ``[{topic, title, id, outcome, before, reason, row}]``; ``before`` is None where there is no earlier
-    result, or the attack was not in it.
+    ``[{topic, title, id, outcome, before, detected, reason, row}]``; ``before`` is None where there is no
+    earlier result, or the attack was not in it.
     """
     earlier = {row["id"]: row["outcome"] for row in _default(before)}
     return [
@@ -35,6 +38,7 @@ def paired(result: Json, before: Json | None) -> list[Json]:
             "id": row["id"],
             "outcome": row["outcome"],
             "before": earlier.get(row["id"]),
+            "detected": row.get("detected"),
             "reason": row["reason"],
             "row": row,
         }
@@ -55,7 +59,7 @@ def summary(result: Json, before: Json | None = None) -> list[str]:
     rows = paired(result, before)
     lines: list[str] = []
     width = max((len(plain(row["title"])) for row in rows), default=0)
-    topic = None
+    topic, watched = None, any(row["detected"] for row in rows)
     for row in rows:
         if row["topic"] != topic:
             topic = row["topic"]
@@ -63,6 +67,8 @@ def summary(result: Json, before: Json | None = None) -> list[str]:
         told = f"{TOLD[row['outcome']]:<9}"
         if before:
             told = f"{TOLD.get(row['before'] or '', '?'):<9} -> {told}"
+        if watched:
+            told += f" {SEEN[row['detected']]:<8}"
         line = f"  {told} {plain(row['title']):<{width}}"
         if row["outcome"] in ("error", "broken", "breached"):
             line += f"  {plain(row['reason'])[:100]}"

@@ -55,6 +55,8 @@ NEIGHBOUR = BODY + "\n\ndef neighbour(ready):\n    ready()\n"
         (source("weakened: {network: bridge}\n"), "weakened.network"),
         (source("neighbour: {network: own}\n", body=NEIGHBOUR), "neighbour.network"),
         (source("unshown: [here]\n"), "give a text"),
+        (source("falco: [one]\n"), "give a text"),
+        (source("falco: One\nunnoticed: none\n"), "leave it, or falco, out"),
         (source("options: {cap_ad: [A]}\n"), "did you mean cap_add"),
         (source("options: {cap_add: SYS_ADMIN}\n"), "cap_add"),
         (source("options: [privileged]\n"), "a map of options"),
@@ -214,6 +216,33 @@ def test_a_sweep_says_how_many_were_blocked() -> None:
     assert lines[1].endswith("  6 of 6 blocked")
 
 
+@pytest.mark.parametrize(
+    ("fields", "events", "detected"),
+    [
+        ("falco: One", [{"rule": "Two"}, {"rule": "One"}], "detected"),
+        ("falco: One", [{"rule": "Two"}], "missed"),
+        ("falco: One", [], "missed"),
+        ("falco: One", None, None),  # nobody watches there
+        ("falco: One", "One", None),
+        ("unnoticed: everybody does it", [{"rule": "One"}], None),
+    ],
+)
+def test_an_attack_is_detected_by_the_rule_that_it_names(
+    fields: str, events: object, detected: str | None
+) -> None:
+    chosen = [attack(fields=fields + "\n")]
+    asked = attacks.jobs(chosen, ["default"])
+    said = {
+        "id": "one_attack",
+        "container": asked[0]["name"],
+        "tries": tries("held"),
+        "events": events,
+    }
+    (row,) = attacks.judge(chosen, asked, {"results": [said], "containers": []})
+    assert (row["outcome"], row["detected"]) == ("held", detected)
+    assert "events" not in row
+
+
 def test_what_the_daemon_refuses_because_of_user_namespaces_has_held() -> None:
     refusal = {
         "error": "POST /containers/create: 400 privileged mode is incompatible with user namespaces"
@@ -317,6 +346,18 @@ def test_what_hosts_say_is_inert_in_lines_and_page() -> None:
     page = report.page({}, "t", {HOSTILE: proof_report.paired(result, result)})
     assert "<script" not in page
     assert "\x1b" not in page
+
+
+def test_what_was_detected_is_shown_where_falco_watched() -> None:
+    result = prove({})
+    assert "detection" not in report.page({}, "t", {"h1": proof_report.paired(result, None)})
+    assert proof_report.summary(result)[1].split()[:2] == ["held", "A"]
+    result["attacks"][0].update(detected="missed", falco="One <b>rule</b>")
+    assert proof_report.summary(result)[1].split()[:2] == ["held", "MISSED"]
+    page = report.page({}, "t", {"h1": proof_report.paired(result, None)})
+    assert "Runtime detection" in page
+    assert "<td>missed<div" in page
+    assert "One &lt;b&gt;rule" in page
 
 
 def test_both_outcomes_stand_beside_each_other() -> None:

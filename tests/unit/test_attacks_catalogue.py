@@ -20,6 +20,7 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
     attacks,
     audit_checks,
     capabilities,
+    falco_rules,
     seccomp_engines,
     seccomp_profile,
 )
@@ -83,6 +84,19 @@ def test_attacks_name_variables_of_roles() -> None:
 def test_every_attack_is_told_of_on_a_page_of_mechanisms() -> None:
     pages = "".join(path.read_text() for path in (ROOT / "docs" / "mechanisms").glob("*.md"))
     assert [name for name in CATALOGUE if f"`{name}`" not in pages] == []
+
+
+def test_attacks_name_a_rule_of_falco_or_say_why_none() -> None:
+    rules = falco_rules.names()
+    assert {item.falco for item in CATALOGUE.values() if item.falco} - rules == set()
+    for item in CATALOGUE.values():
+        assert (item.falco is None) == (item.unnoticed is not None or item.is_work), item.id
+        assert not (item.is_work and item.unnoticed), item.id
+
+
+def test_each_rule_of_ours_is_named_by_an_attack() -> None:
+    ours = {item["rule"] for item in falco_rules.known()["ours"]}
+    assert ours - {item.falco for item in CATALOGUE.values()} == set()
 
 
 # -- what they need ------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ why: >-
 stopped_by: the hardened docker-default, which is off unless it is asked for
 checks: ["5.2", "5.4"]
 variables: [docker_apparmor_default_profile]
+falco: Packet socket created in container
 options: {cap_add: [NET_RAW, SYS_BOOT, SYS_MODULE, SYS_RAWIO, SYSLOG]}
 weakened: {security_opt: [apparmor=unconfined, label=disable], userns_mode: host}
 """

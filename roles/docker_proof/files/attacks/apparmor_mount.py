@@ -4,6 +4,7 @@ topic: apparmor
 why: With a mount a container uncovers what Docker hides of /proc, and gets at disks of the host.
 stopped_by: docker-default, which denies mount and allows no pivot_root
 checks: ["5.2"]
+falco: Bulkhead mount in a container
 options:
   cap_add: [SYS_ADMIN]
   security_opt: [seccomp=unconfined]

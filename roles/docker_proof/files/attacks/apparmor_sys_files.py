@@ -6,6 +6,7 @@ why: >-
   root of the host.
 stopped_by: docker-default, which allows writing below /sys/fs/cgroup only
 checks: ["5.2", "5.6"]
+falco: Bulkhead kernel settings opened for writing in a container
 options: {volumes: ["/sys:/sys"]}
 weakened: {security_opt: [apparmor=unconfined, label=disable], userns_mode: host}
 """

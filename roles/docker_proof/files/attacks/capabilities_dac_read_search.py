@@ -5,6 +5,7 @@ why: With CAP_DAC_READ_SEARCH a container opens any file of the disk that its ow
 stopped_by: the missing capability DAC_READ_SEARCH, and the system call filter
 checks: ["5.4"]
 variables: [docker_daemon_seccomp_profile]
+falco: Bulkhead file opened by its number in a container
 weakened:
   cap_add: [ALL]
   security_opt: [seccomp=unconfined, apparmor=unconfined, label=disable]

@@ -4,6 +4,7 @@ topic: capabilities
 why: Who opens a disk or the memory of the host reads and writes everything, past all permissions.
 stopped_by: a /dev of the container's own; privileged containers get that of the host
 checks: ["5.5", "5.18"]
+unnoticed: Containers that are given devices open them; which ones a container was given, Falco does not know.
 weakened: {privileged: true, userns_mode: host}
 """
 

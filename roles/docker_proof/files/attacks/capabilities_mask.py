@@ -4,6 +4,7 @@ topic: capabilities
 why: Each further capability is a part of the host's root; all of them together are the host.
 stopped_by: the default set of capabilities, which is 00000000a80425fb
 checks: ["5.4", "5.5", "BH-13"]
+unnoticed: It looks at what its own process has, as every program may.
 weakened: {privileged: true, userns_mode: host}
 """
 

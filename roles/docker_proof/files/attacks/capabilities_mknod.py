@@ -4,6 +4,7 @@ topic: capabilities
 why: CAP_MKNOD is in the default set; with a node for its disk the host can be read and written.
 stopped_by: the device control group; with user namespaces, the missing capability
 checks: ["5.5", "5.18"]
+unnoticed: Package managers and builds make device nodes in containers too.
 weakened: {privileged: true, userns_mode: host}
 """
 

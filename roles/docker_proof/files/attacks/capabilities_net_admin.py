@@ -4,6 +4,7 @@ topic: capabilities
 why: With CAP_NET_ADMIN a container takes addresses and routes of others, and reaches much kernel code.
 stopped_by: the missing capability NET_ADMIN
 checks: ["5.4"]
+unnoticed: VPNs and proxies configure the network of their container too.
 weakened:
   cap_add: [ALL]
   security_opt: [seccomp=unconfined, apparmor=unconfined, label=disable]

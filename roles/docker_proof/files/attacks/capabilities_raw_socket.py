@@ -4,6 +4,7 @@ topic: capabilities
 why: With it a container forges packets of any sender; ping and scanners need it, services do not.
 stopped_by: CAP_NET_RAW being dropped, or an AppArmor profile that denies it; the default has it
 checks: ["5.4"]
+unnoticed: A raw socket is what ping opens.
 weakened:
   cap_add: [ALL]
   security_opt: [seccomp=unconfined, apparmor=unconfined, label=disable]

@@ -5,6 +5,7 @@ why: With CAP_SYS_ADMIN a container uncovers hidden paths of /proc, and mounts d
 stopped_by: the missing capability SYS_ADMIN, the system call filter and AppArmor
 checks: ["5.4"]
 variables: [docker_daemon_seccomp_profile]
+falco: Bulkhead mount in a container
 weakened:
   cap_add: [ALL]
   security_opt: [seccomp=unconfined, apparmor=unconfined, label=disable]

@@ -5,6 +5,7 @@ why: Whoever can ask the daemon for a container is root of the host.
 stopped_by: that nobody mounts it there; in a user namespace also its owner
 checks: ["5.32"]
 variables: [docker_daemon_userns_remap]
+falco: Bulkhead container asks the engine
 weakened:
   volumes: ["/var/run/docker.sock:/run/docker.sock"]
   userns_mode: host

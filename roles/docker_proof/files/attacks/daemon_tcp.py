@@ -5,6 +5,7 @@ why: Whoever can ask the daemon for a container is root of the host; without cli
 stopped_by: a daemon that listens on its socket alone, or asks for a client certificate
 checks: ["2.8"]
 variables: [docker_daemon_tcp_hosts]
+unnoticed: It is a connection like any other to the host.
 unshown: No option of a container opens the port; it breaches on a host whose daemon listens for everybody.
 """
 

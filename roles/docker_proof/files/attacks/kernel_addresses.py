@@ -5,6 +5,7 @@ why: Whoever knows where the kernel lies in memory needs one bug less to take it
 stopped_by: kernel.kptr_restrict, kernel.perf_event_paranoid and the missing CAP_SYSLOG
 checks: [BH-18]
 variables: [docker_kernel_sysctls]
+unnoticed: It opens files that everybody may open.
 weakened: {cap_add: [SYSLOG], userns_mode: host}
 unshown: With kernel.kptr_restrict 2 no container sees addresses, whatever it may do.
 """

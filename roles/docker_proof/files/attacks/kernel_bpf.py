@@ -5,6 +5,7 @@ why: The checker of BPF programs had many bugs through which ordinary users took
 stopped_by: the seccomp filter; without it kernel.unprivileged_bpf_disabled
 checks: ["5.22", BH-19]
 variables: [docker_daemon_seccomp_profile, docker_kernel_sysctls]
+falco: Bulkhead kernel interface asked for in a container
 weakened: {security_opt: [seccomp=unconfined, apparmor=unconfined, label=disable]}
 unshown: Debian's kernels set unprivileged_bpf_disabled to 2; it breaches where a host has set it to 0.
 """

@@ -5,6 +5,7 @@ why: The core dump of a program that ran as root holds what only root may read, 
 stopped_by: fs.suid_dumpable; earlier still no-new-privileges
 checks: ["2.15", BH-23]
 variables: [docker_daemon_no_new_privileges, docker_kernel_sysctls]
+unnoticed: A program that ends with a dump is an accident far more often than an attack.
 unshown: Only the host's setting decides, and kernels start with 0. With 1 it breaches in every container.
 """
 

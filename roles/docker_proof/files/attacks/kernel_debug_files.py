@@ -5,6 +5,7 @@ why: They show and change the kernel's inner state, and were made for its develo
 stopped_by: the seccomp filter, the missing CAP_SYS_ADMIN, and that they are not mounted in a container
 checks: ["5.5", "5.22"]
 variables: [docker_daemon_seccomp_profile, docker_daemon_userns_remap]
+falco: Bulkhead mount in a container
 weakened: {privileged: true, userns_mode: host}
 """
 

@@ -5,6 +5,7 @@ why: A link that somebody else put into /tmp makes a program of root open anothe
 stopped_by: fs.protected_symlinks and fs.protected_hardlinks
 checks: [BH-22]
 variables: [docker_kernel_sysctls]
+unnoticed: Links and files in a shared directory are everybody's; which are traps the kernel alone knows.
 unshown: Only the host's settings decide, and Debian's are 1. With 0 it breaches in every container.
 """
 

@@ -5,6 +5,7 @@ why: It holds addresses, device names and messages about other containers.
 stopped_by: the seccomp filter; without it kernel.dmesg_restrict
 checks: ["5.22", BH-18]
 variables: [docker_daemon_seccomp_profile, docker_kernel_sysctls]
+unnoticed: The stable set has no rule about these calls, and ordinary programs make them too.
 weakened: {security_opt: [seccomp=unconfined, apparmor=unconfined, label=disable]}
 unshown: Debian's kernels set dmesg_restrict to 1; it breaches where a host has set it to 0.
 """

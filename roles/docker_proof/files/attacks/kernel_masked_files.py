@@ -5,6 +5,7 @@ why: They hold the kernel's memory, names of keys, addresses and the tables of t
 stopped_by: Docker's masks over these paths; for some AppArmor and the capability that the file asks for
 checks: ["5.5"]
 variables: [docker_daemon_userns_remap]
+unnoticed: It opens files that everybody may open.
 weakened: {privileged: true, userns_mode: host}
 """
 

@@ -5,6 +5,7 @@ why: They are a large and often broken part of the kernel, and they measure what
 stopped_by: the seccomp filter; without it kernel.perf_event_paranoid
 checks: ["5.22", BH-20]
 variables: [docker_daemon_seccomp_profile, docker_kernel_sysctls]
+unnoticed: The stable set has no rule about these calls, and ordinary programs make them too.
 weakened: {security_opt: [seccomp=unconfined, apparmor=unconfined, label=disable]}
 unshown: Debian's kernels set perf_event_paranoid to 3; it breaches where a host has set it to 2 or less.
 """

@@ -5,6 +5,7 @@ why: core_pattern and modprobe name programs that the kernel starts as root of t
 stopped_by: the read-only mount of /proc/sys, AppArmor, and the owner of the files in a user namespace
 checks: ["5.5"]
 variables: [docker_daemon_userns_remap]
+falco: Bulkhead kernel settings opened for writing in a container
 weakened: {privileged: true, userns_mode: host}
 """
 

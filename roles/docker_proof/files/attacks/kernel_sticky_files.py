@@ -5,6 +5,7 @@ why: A file or pipe that somebody else laid ready in /tmp takes in what a progra
 stopped_by: fs.protected_regular and fs.protected_fifos
 checks: [BH-22]
 variables: [docker_kernel_sysctls]
+unnoticed: Links and files in a shared directory are everybody's; which are traps the kernel alone knows.
 weakened: {security_opt: [seccomp=unconfined, apparmor=unconfined, label=disable]}
 unshown: Only the host's settings decide. With 0 it breaches in every container, else it holds in all.
 """

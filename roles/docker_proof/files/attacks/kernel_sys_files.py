@@ -7,6 +7,7 @@ why: >-
 stopped_by: the read-only mount of /sys, and AppArmor
 checks: ["5.5"]
 variables: [docker_daemon_userns_remap]
+falco: Bulkhead kernel settings opened for writing in a container
 weakened: {privileged: true, userns_mode: host}
 """
 

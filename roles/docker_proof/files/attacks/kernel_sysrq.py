@@ -5,6 +5,7 @@ why: One letter written to this file ends the host at once, without its disks be
 stopped_by: the read-only mount of /proc/sysrq-trigger, and AppArmor
 checks: ["5.5"]
 variables: [docker_daemon_userns_remap]
+falco: Bulkhead kernel settings opened for writing in a container
 weakened: {privileged: true, userns_mode: host}
 """
 

@@ -5,6 +5,7 @@ why: Whoever can stop the kernel in the middle of a copy wins races that are oth
 stopped_by: the seccomp filter; without it vm.unprivileged_userfaultfd
 checks: ["5.22", BH-24]
 variables: [docker_daemon_seccomp_profile, docker_kernel_sysctls]
+falco: Bulkhead kernel interface asked for in a container
 weakened: {security_opt: [seccomp=unconfined, apparmor=unconfined, label=disable]}
 unshown: Kernels since 5.11 set unprivileged_userfaultfd to 0; it breaches where a host has set it to 1.
 """

@@ -5,6 +5,7 @@ why: Services that listen on 127.0.0.1 or in the abstract socket namespace trust
 stopped_by: the network namespace
 checks: ["5.10"]
 variables: [docker_daemon_userns_remap]
+unnoticed: Which containers may reach each other, Falco does not know.
 weakened: {network: host, userns_mode: host}
 """
 

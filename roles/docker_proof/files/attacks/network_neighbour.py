@@ -5,6 +5,7 @@ why: One container that was broken into attacks all others of the host, on ports
 stopped_by: the daemon's rule that drops traffic between containers of the default bridge
 checks: ["2.2", "5.30"]
 variables: [docker_daemon_icc]
+unnoticed: Which containers may reach each other, Falco does not know.
 neighbour: {}
 weakened: {network: own}
 """

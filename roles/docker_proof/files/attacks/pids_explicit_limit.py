@@ -5,6 +5,7 @@ why: A service that needs few tasks is best kept to few; a default must not take
 stopped_by: the PIDs controller of the container's control group
 checks: ["5.29"]
 variables: [docker_daemon_pids_limit]
+unnoticed: Falco looks at single events; it counts no processes, files or tasks.
 options: {pids_limit: 64}
 weakened: {pids_limit: 4000}
 """

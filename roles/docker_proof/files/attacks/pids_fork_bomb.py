@@ -5,6 +5,7 @@ why: Without a limit one container uses up the process ids of the host, and nobo
 stopped_by: the PIDs controller of the container's control group
 checks: ["5.29"]
 variables: [docker_daemon_pids_limit]
+unnoticed: Falco looks at single events; it counts no processes, files or tasks.
 seconds: 120
 weakened: {pids_limit: 4000}
 """

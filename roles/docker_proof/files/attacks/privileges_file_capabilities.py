@@ -5,6 +5,7 @@ why: Such programs (ping, for one) give an intruder with no rights the capabilit
 stopped_by: no_new_privs
 checks: ["2.15", "5.26"]
 variables: [docker_daemon_no_new_privileges]
+unnoticed: Programs with file capabilities are part of ordinary images.
 seconds: 60
 weakened: {security_opt: [no-new-privileges=false]}
 """

@@ -5,6 +5,7 @@ why: A flaw in one setuid program of an image makes any intruder root of the con
 stopped_by: no_new_privs
 checks: ["2.15", "4.8", "5.26"]
 variables: [docker_daemon_no_new_privileges]
+unnoticed: Setuid programs are part of ordinary images.
 options: {user: "4242:4242"}
 seconds: 60
 weakened: {security_opt: [no-new-privileges=false]}

@@ -5,6 +5,7 @@ why: Many exploits of the kernel went through io_uring, and what it does passes 
 stopped_by: the default system call filter of engines from 25.0 on
 checks: ["2.18", "5.22"]
 variables: [docker_daemon_seccomp_profile]
+falco: Bulkhead kernel interface asked for in a container
 weakened:
   cap_add: [ALL]
   security_opt: [seccomp=unconfined, apparmor=unconfined, label=disable]

@@ -5,6 +5,7 @@ why: Each of these calls is code of the kernel where container escapes were foun
 stopped_by: the default system call filter; where a call needs a capability, its absence as well
 checks: ["2.18", "5.22"]
 variables: [docker_daemon_seccomp_profile]
+falco: Bulkhead kernel interface asked for in a container
 weakened:
   cap_add: [ALL]
   security_opt: [seccomp=unconfined, apparmor=unconfined, label=disable]

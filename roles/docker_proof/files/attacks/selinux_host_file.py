@@ -5,6 +5,7 @@ why: A directory mounted by mistake, or by somebody who may only start container
 stopped_by: the label of the file, whose type is none of containers'
 checks: ["5.3", "5.6"]
 variables: [docker_selinux_enabled]
+unnoticed: To whom a file of the host's belongs that is mounted into a container, Falco does not know.
 options: {volumes: ["{scratch}/host:/host"]}
 weakened: {security_opt: ["label=disable"]}
 unshown: hosts whose kernel runs without SELinux

@@ -5,6 +5,7 @@ why: All containers have the same type; without a level of its own each could re
 stopped_by: the pair of categories that each container has to itself (MCS)
 checks: ["5.3"]
 variables: [docker_selinux_enabled]
+unnoticed: To whom a file of the host's belongs that is mounted into a container, Falco does not know.
 options: {volumes: ["{scratch}/other:/other"]}
 weakened: {security_opt: ["label=disable"]}
 unshown: hosts whose kernel runs without SELinux

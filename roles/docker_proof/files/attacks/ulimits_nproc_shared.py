@@ -5,6 +5,7 @@ why: The limit nproc counts the tasks of a user on the whole host, so one contai
 stopped_by: no ulimit nproc; the PIDs limit counts for each container by itself
 checks: ["5.19", "5.29"]
 variables: [docker_daemon_ulimits, docker_daemon_pids_limit]
+unnoticed: Falco looks at single events; it counts no processes, files or tasks.
 neighbour: {userns_mode: host}
 weakened: {ulimits: {nproc: {Soft: 50, Hard: 50}}, userns_mode: host}
 """

@@ -5,6 +5,7 @@ why: Open files are memory of the kernel, and the table of all of them is the ho
 stopped_by: the ulimit nofile
 checks: ["2.9", "5.19"]
 variables: [docker_daemon_ulimits]
+unnoticed: Falco looks at single events; it counts no processes, files or tasks.
 weakened: {ulimits: {nofile: {Soft: 1048576, Hard: 1048576}}}
 """
 

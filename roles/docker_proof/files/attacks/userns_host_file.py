@@ -5,6 +5,7 @@ why: Whoever is root in a container is root in every directory of the host that 
 stopped_by: a user namespace in which root is an ordinary user of the host
 checks: ["2.10"]
 variables: [docker_daemon_userns_remap]
+unnoticed: To whom a file of the host's belongs that is mounted into a container, Falco does not know.
 options: {volumes: ["{scratch}/host:/host"]}
 weakened: {userns_mode: host, security_opt: ["label=disable"]}
 """

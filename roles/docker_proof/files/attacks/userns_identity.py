@@ -5,6 +5,7 @@ why: Whatever gets out of the container acts on the host as the user that it is 
 stopped_by: a user namespace in which root is an ordinary user of the host
 checks: ["2.10", "5.31"]
 variables: [docker_daemon_userns_remap]
+unnoticed: It looks at what its own process has, as every program may.
 weakened: {userns_mode: host}
 """
 

@@ -5,6 +5,7 @@ why: A program that root of a container leaves in a shared directory makes any u
 stopped_by: a user namespace in which root is an ordinary user of the host
 checks: ["2.10", "5.31"]
 variables: [docker_daemon_userns_remap]
+unnoticed: Package managers set such a bit in containers too.
 options: {volumes: ["{scratch}/host:/host"]}
 weakened: {userns_mode: host, security_opt: ["label=disable"]}
 """
