@@ -32,6 +32,7 @@ CASES: dict[str, dict[str, Json]] = yaml.safe_load(
 ALWAYS = {
     "1.2.1": "every host has an operating system",
     "BH-10": "that no other daemon runs is worth knowing on every host",
+    "BH-32": "every host can be watched",
     **dict.fromkeys(
         ("BH-18", "BH-19", "BH-20", "BH-22", "BH-23", "BH-26"),
         "every kernel that runs containers has these parameters",
