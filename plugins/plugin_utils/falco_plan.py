@@ -3,7 +3,7 @@
 """What ``docker_falco`` changes on a host: configuration, rules and service of an installed Falco.
 
 From the observation's section ``falco`` and the role's variables. The package is installed before, by
-Ansible's own modules (docs/decisions/0012).
+Ansible's own modules (docs/decisions/0011).
 
 A file of config.d is merged into falco.yaml key by key: a scalar takes the place of the one before, a map as
 a whole, and a list is added to the one before (https://github.com/falcosecurity/falco/pull/3538). So maps are
