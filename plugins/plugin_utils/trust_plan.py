@@ -344,6 +344,8 @@ class _Planner:
         self.seen = {row["path"]: row for row in self.trust["files"]}
         owned = (look["bulkhead"].get("owned") or {}).get(ROLE, [])
         self.owned = {item["path"]: item for item in owned if item["kind"] == "file"}
+        #: Files that stay as they are: what they belong to is still wanted, and blocked.
+        self.kept: set[str] = set()
         self.plan = plans.empty()
         self.plan["roles"] = [ROLE]
 
@@ -357,7 +359,7 @@ class _Planner:
         for path, (content, mode) in wanted.items():
             self._place(path, content, mode)
         for path, item in sorted(self.owned.items()):
-            if path not in wanted:
+            if path not in wanted and path not in self.kept:
                 self._take_away(path, item)
         return self.plan
 
@@ -373,6 +375,8 @@ class _Planner:
         if foreign:
             self._row("image trust", RULES, "blocked", reason=f"somebody else's file is at {foreign}; "
                       "remove it")  # fmt: skip
+            own = (look_trust.DIRECTORY, look_trust.PROGRAM)
+            self.kept.update(path for path in self.owned if path.startswith(own))
             return {}
         state = self._state(wanted)
         for rule in self.policy.rules:
@@ -431,6 +435,8 @@ class _Planner:
         if reason or foreign:
             reason = reason or f"somebody else's file is at {foreign}; remove it"
             self._row("content trust", CONTENT_TRUST, "blocked", reason=reason)
+            if foreign:
+                self.kept.update(wanted)
             return {}
         self._row("content trust", CONTENT_TRUST, self._state(wanted),
                   wanted=self.policy.server, reason="sessions and services that run keep what they "

@@ -153,6 +153,17 @@ def test_a_file_of_somebody_else_is_in_the_way() -> None:
     assert changes(planned(POLICY, look)) == dict.fromkeys(VERIFIED, "file_present")
 
 
+def test_what_is_in_force_stays_when_a_new_file_is_in_the_way() -> None:
+    """A host must not lose its policy because a key that was added cannot be placed."""
+    look = after(planned(POLICY))
+    look["trust"]["files"].append(
+        {"path": f"{look_trust.KEYS}/next.pub", "version": "v1", "sha256": "0" * 64}
+    )
+    plan = planned({**POLICY, "keys": {**KEYS, "next": PUBLIC}}, look)
+    assert states(plan) == {"image trust": "blocked"}
+    assert plans.is_empty(plan)
+
+
 @pytest.mark.parametrize("engine", [{"state": "absent"}, {"rootless": True}])
 def test_hosts_without_a_daemon_of_the_systems_are_left(engine: Json) -> None:
     plan = planned({**POLICY, **NOTARY}, obs.stock(engine=engine))
