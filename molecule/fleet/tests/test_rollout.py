@@ -1,4 +1,4 @@
-"""A rollout over four hosts, the second of which is rigged: its service does not come back."""
+"""A rollout over four hosts, the second of which, beta, is rigged: its service does not come back."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import typing
 import pytest
 import testinfra
 
-testinfra_hosts = ["ansible://canary"]
+testinfra_hosts = ["ansible://alpha"]
 
 Play = typing.Callable[..., str]
 
-NAMES = ("canary", "second", "third", "fourth")
+NAMES = ("alpha", "beta", "gamma", "omega")
 FILES = pathlib.Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / "molecule" / "fleet" / "files"
 VARIABLES: dict[str, typing.Any] = {
     "bulkhead_hosts": "all",
@@ -56,21 +56,21 @@ def test_the_first_host_that_fails_stops_the_rollout(
     said = play("harden", fails=True, **VARIABLES)
     assert "Rolled back; the host is as it was" in said
     after = look()
-    assert [name for name in NAMES if after[name].hardened] == ["canary"]
+    assert [name for name in NAMES if after[name].hardened] == ["alpha"]
     # Live-restore keeps a service while its daemon restarts.
-    assert after["canary"].service == before["canary"].service
-    assert after["canary"].balancer == ["drain", "return"]
+    assert after["alpha"].service == before["alpha"].service
+    assert after["alpha"].balancer == ["drain", "return"]
     # The rigged one serves again, but stays out of service, for somebody to look at.
-    assert after["second"].service.startswith("true ")
-    assert after["second"].balancer == ["drain"]
+    assert after["beta"].service.startswith("true ")
+    assert after["beta"].balancer == ["drain"]
     assert {name: after[name] for name in NAMES[2:]} == {name: before[name] for name in NAMES[2:]}
 
 
 def test_the_same_command_goes_on_when_the_cause_is_mended(
     look: typing.Callable[[], dict[str, Seen]], play: Play, notes: pathlib.Path
 ) -> None:
-    second = testinfra.get_host("ansible://second", ansible_inventory=str(notes / "inventory"))
-    second.check_output(
+    rigged = testinfra.get_host("ansible://beta", ansible_inventory=str(notes / "inventory"))
+    rigged.check_output(
         "rm /etc/systemd/system/docker.service.d/99-fault.conf && systemctl daemon-reload"
     )
     before = look()
@@ -80,5 +80,5 @@ def test_the_same_command_goes_on_when_the_cause_is_mended(
     assert all(seen.hardened for seen in after.values())
     assert {n: s.service for n, s in after.items()} == {n: s.service for n, s in before.items()}
     # It complied already: neither drained nor changed.
-    assert after["canary"] == before["canary"]
-    assert after["fourth"].balancer == ["drain", "return"]
+    assert after["alpha"] == before["alpha"]
+    assert after["omega"].balancer == ["drain", "return"]
