@@ -261,45 +261,39 @@ class Undo:
         :raises HostError: something could not be put back; the transaction then stays open, so
             that the next one tries again.
         """
-        try:
-            for phase in (
-                self._directories_back,
-                self._names_back,
-                self._modes,
-                self._staged,
-                self._files,
-                self._profiles,
-                self._selinux,
-                self._units,
-                self._services,
-                self._audit_rules,
-                self._sysctls,
-                self._daemon,
-                self._ports,
-                self._witness,
-                self._subids,
-                self._names,
-                self._directories_away,
-                self._config_directory,
-                self._proof,
-            ):
-                self._attempt(phase)
-        finally:
-            self._journal.close()
-        if self._errors:
-            raise HostError("; ".join(self._errors))
+        self._run(
+            self._directories_back,
+            self._names_back,
+            self._modes,
+            self._staged,
+            self._files,
+            self._profiles,
+            self._selinux,
+            self._units,
+            self._services,
+            self._audit_rules,
+            self._sysctls,
+            self._daemon,
+            self._ports,
+            self._witness,
+            self._subids,
+            self._names,
+            self._directories_away,
+            self._config_directory,
+            self._proof,
+        )
 
     def run_early(self) -> None:
         """Put files back before anything reads them: at boot, while nothing of Docker runs.
 
         :raises HostError: some could not be put back.
         """
+        self._run(self._staged, self._files, self._files_back)
+
+    def _run(self, *phases: typing.Callable[[], None]) -> None:
         try:
-            self._attempt(self._staged)
-            self._attempt(self._files)
-            if not self._errors and self.daemon.identity() is None:
-                self._config_back(self._config_touched())
-                self._journal.write({"record": "files_back"})
+            for phase in phases:
+                self._attempt(phase)
         finally:
             self._journal.close()
         if self._errors:
@@ -534,6 +528,12 @@ class Undo:
             self._reload(touched)
         else:
             self._config_back(touched)
+
+    def _files_back(self) -> None:
+        """Put daemon.json back, and note that no daemon has read what this transaction wrote."""
+        if not self._errors and self.daemon.identity() is None:
+            self._config_back(self._config_touched())
+            self._journal.write({"record": "files_back"})
 
     def _config_touched(self) -> bool:
         return any(effect["path"] == self.begin["config"] for effect in self._effects("file"))
