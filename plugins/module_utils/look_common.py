@@ -62,15 +62,20 @@ def placed_file(host: Host, path: str) -> Mapping:
     return {"path": path, "version": host.version(path), "sha256": digest}
 
 
-def conf_files(host: Host, notes: Notes, section: str, directory: str) -> list[str]:
-    """Return the paths of the files ``*.conf`` in a directory, none where there is no such."""
+def names_in(host: Host, notes: Notes, section: str, directory: str) -> list[str]:
+    """Return the names in a directory, none where there is no such."""
     try:
-        names = host.listdir(directory)
+        return host.listdir(directory)
     except FileNotFoundError:
         return []
     except OSError as exc:
         notes.add(section, directory, os_reason(exc))
         return []
+
+
+def conf_files(host: Host, notes: Notes, section: str, directory: str) -> list[str]:
+    """Return the paths of the files ``*.conf`` in a directory, none where there is no such."""
+    names = names_in(host, notes, section, directory)
     return ["%s/%s" % (directory, name) for name in names if name.endswith(".conf")]
 
 

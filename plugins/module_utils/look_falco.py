@@ -10,6 +10,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
     Mapping,
     Notes,
     UnreadableError,
+    names_in,
     os_reason,
     placed_file,
 )
@@ -50,14 +51,9 @@ def _units(host: Host, notes: Notes, timeout: float) -> Mapping | None:
 
 
 def _rules_files(host: Host, notes: Notes) -> list[Mapping]:
+    names = names_in(host, notes, "falco", falco.RULES_DIRECTORY)
     paths = list(falco.PACKAGED_RULES)
-    try:
-        names = host.listdir(falco.RULES_DIRECTORY)
-        paths += [falco.RULES_DIRECTORY + n for n in names if n.endswith((".yaml", ".yml"))]
-    except FileNotFoundError:
-        pass
-    except OSError as exc:
-        notes.add("falco", falco.RULES_DIRECTORY, os_reason(exc))
+    paths += [falco.RULES_DIRECTORY + name for name in names if name.endswith((".yaml", ".yml"))]
     rows = []
     for path in paths:
         try:

@@ -13,6 +13,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
     Mapping,
     Notes,
     mapping,
+    names_in,
     os_reason,
     placed_file,
     sequence,
@@ -128,18 +129,9 @@ def _record(row: Mapping, revoked: typing.Sequence[str]) -> Mapping | None:
 
 def _other_files(host: Host, notes: Notes) -> list[str]:
     """Return the paths of keys and of registries' authorities that are there."""
-    keys = ["%s/%s" % (KEYS, name) for name in _names(host, notes, KEYS) if name.endswith(".pub")]
-    found = [authority(name) for name in _names(host, notes, _AUTHORITIES)]
+    names = names_in(host, notes, "trust", KEYS)
+    keys = ["%s/%s" % (KEYS, name) for name in names if name.endswith(".pub")]
+    found = [authority(name) for name in names_in(host, notes, "trust", _AUTHORITIES)]
     if len(found) > _MOST_AUTHORITIES:
         notes.add("trust", _AUTHORITIES, "more than %d registries" % _MOST_AUTHORITIES)
     return keys + [path for path in found[:_MOST_AUTHORITIES] if host.lstat(path) is not None]
-
-
-def _names(host: Host, notes: Notes, directory: str) -> list[str]:
-    try:
-        return host.listdir(directory)
-    except FileNotFoundError:
-        return []
-    except OSError as exc:
-        notes.add("trust", directory, os_reason(exc))
-        return []
