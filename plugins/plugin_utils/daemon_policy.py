@@ -29,6 +29,9 @@ PROFILES = ("auto", "compatible", "strict")
 #: The user whose sub-ids containers run as. The only one that Bulkhead creates itself.
 DEFAULT_USERNS_USER = "bulkhead-remap"
 
+#: A registry as images name it: HOST or HOST:PORT.
+REGISTRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?\Z")
+
 #: What each profile sets. None: the profile does not speak of it.
 #: The reasons for the numbers are in roles/docker_daemon/README.md.
 COMPATIBLE: Json = {
@@ -257,7 +260,7 @@ def _insecure(value: object) -> frozenset[str]:
     if not isinstance(value, (list, tuple)):
         raise PolicyError(name, value, "give a list such as [registry.example.com:5000]")
     for item in value:
-        if not re.match(r"[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?\Z", str(item)):
+        if not REGISTRY.match(str(item)):
             raise PolicyError(name, item, "give HOST or HOST:PORT, not a network and not a URL")
     return frozenset(map(str, value))
 
