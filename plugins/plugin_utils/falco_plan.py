@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
 import json
 import re
 import typing
@@ -280,16 +279,13 @@ class _Planner:
     def _give_back(self) -> None:
         """Take away what was placed once; a policy that never asked for it leaves all alone."""
         for path, item in sorted(self.owned_files.items()):
-            if item["intact"]:
-                self._operation("file_absent", path=path, observed=item["version"])
-            else:
-                self._operation("disown", kind="file", path=path)
+            self._operation(plans.file_operation(path, None, item, item))
         if self.owned_service is not None:
             name = self.owned_service["name"]
             if self.owned_service["intact"]:
-                self._operation("service_back", name=name)
+                self._operation({"op": "service_back", "name": name})
             else:
-                self._operation("disown", kind="service", name=name)
+                self._operation({"op": "disown", "kind": "service", "name": name})
         state = "change" if self.operations else "unmanaged"
         self._row("runtime detection", "enabled", state)
 
@@ -353,18 +349,11 @@ class _Planner:
                           wanted=one.reason, reason=f"it ended on {one.expires}")  # fmt: skip
 
     def _file(self, path: str, content: str | None, mode: str) -> None:
-        item, row = self.owned_files.get(path), self.files[path]
+        item, seen = self.owned_files.get(path), self.files[path]
+        operation = plans.file_operation(path, content, item, seen, mode)
         if content is not None:
-            digest = hashlib.sha256(content.encode()).hexdigest()
-            same = item is not None and item["intact"] and row["sha256"] == digest
-            if not same:
-                self._operation("file_present", path=path, observed=row["version"],
-                                content=content, mode=mode, owner="root", group="root")  # fmt: skip
-            self._row(path, "enabled", "ok" if same else "change")
-        elif item is not None and item["intact"]:
-            self._operation("file_absent", path=path, observed=row["version"])
-        elif item is not None:
-            self._operation("disown", kind="file", path=path)
+            self._row(path, "enabled", "change" if operation else "ok")
+        self._operation(operation)
 
     def _service(self) -> None:
         unit = self.falco["units"][falco.UNIT]
@@ -372,7 +361,7 @@ class _Planner:
         effective = f"{unit['active_state']}, {unit['unit_file_state']}"
         changed = [op for op in self.operations if op["op"] != "disown"]
         if changed or not runs or self.owned_service is None:
-            self._operation("service_running", name=falco.UNIT)
+            self._operation({"op": "service_running", "name": falco.UNIT})
             self._row(falco.UNIT, "enabled", "change", wanted="active, enabled",
                       effective=effective)  # fmt: skip
         else:
@@ -392,9 +381,10 @@ class _Planner:
         else:
             self._row(name, "enabled", "ok", effective=socket)
 
-    def _operation(self, op: str, **fields: typing.Any) -> None:
+    def _operation(self, operation: Json | None) -> None:
         why = "runtime detection is wanted" if self.policy.enabled else "it is not wanted any more"
-        self.operations.append({"op": op, "role": ROLE, "undo": "live", "why": why, **fields})
+        if operation is not None:
+            self.operations.append({**operation, "role": ROLE, "undo": "live", "why": why})
 
     def _row(self, setting: str, name: str, state: str, **more: typing.Any) -> None:
         self.rows.append(plans.row(setting, variable(name), state, **more))

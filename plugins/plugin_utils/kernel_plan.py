@@ -12,7 +12,6 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import functools
-import hashlib
 import pathlib
 import re
 import typing
@@ -371,21 +370,19 @@ class _Planner:
 
     # -- files ---------------------------------------------------------------------------------
     def _file(self, path: str, content: str | None, undo: str) -> None:
-        item, row = self.owned_files.get(path), self.files[path]
-        common = {"role": ROLE, "undo": undo, "path": path, "observed": row["version"]}
-        if content is not None:
-            digest = hashlib.sha256(content.encode()).hexdigest()
-            if item is None or not item["intact"] or row["sha256"] != digest:
-                self.operations.append({
-                    "op": "file_present", **common, "why": "it holds at the next boot too",
-                    "content": content, "mode": "0644", "owner": "root", "group": "root",
-                })  # fmt: skip
-        elif item is not None and item["intact"]:
-            self.operations.append(
-                {"op": "file_absent", **common, "why": "nothing in it is wanted any more"}
-            )
-        elif item is not None:
+        item = self.owned_files.get(path)
+        operation = plans.file_operation(path, content, item, self.files[path])
+        if operation is None:
+            return
+        if operation["op"] == "disown":
             self._disown("file", path=path)
+            return
+        why = (
+            "nothing in it is wanted any more"
+            if content is None
+            else "it holds at the next boot too"
+        )
+        self.operations.append({**operation, "role": ROLE, "undo": undo, "why": why})
 
     def _disown(self, kind: str, **names: str) -> None:
         self.operations.append({

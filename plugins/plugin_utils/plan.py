@@ -9,6 +9,7 @@ setting that a policy speaks of, also for those that need no change; ``operation
 
 from __future__ import annotations
 
+import hashlib
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import NO_SYSTEMD
@@ -114,6 +115,27 @@ def row(setting: str, variable: str, state: str, **more: typing.Any) -> Json:
     if unknown:
         raise AssertionError(f"a row has no {sorted(unknown)}")
     return {**base, **more}
+
+
+def file_operation(
+    path: str, content: str | None, owned: Json | None, seen: Json, mode: str = "0644"
+) -> Json | None:
+    """Return what brings a whole file of root's to a content, or takes it away; None for nothing to do.
+
+    :param content: None for no file.
+    :param owned: what Bulkhead noted of it; None when it is not ours.
+    :param seen: ``version``, and for a content ``sha256``, of the look.
+    :returns: an operation without ``role``, ``undo`` and ``why``.
+    """
+    ours = owned is not None and owned["intact"]
+    if content is not None:
+        if ours and seen["sha256"] == hashlib.sha256(content.encode()).hexdigest():
+            return None
+        return {"op": "file_present", "path": path, "observed": seen["version"], "content": content,
+                "mode": mode, "owner": "root", "group": "root"}  # fmt: skip
+    if ours:
+        return {"op": "file_absent", "path": path, "observed": seen["version"]}
+    return None if owned is None else {"op": "disown", "kind": "file", "path": path}
 
 
 def empty(profile: str | None = None) -> Json:

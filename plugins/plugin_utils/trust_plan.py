@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives import serialization
 from ansible_collections.bulkhead.hardening.plugins.module_utils import look_trust
 from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import release
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import plan as plans
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.daemon_policy import REGISTRY
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
 
 ROLE: typing.Final = "docker_trust"
@@ -39,7 +40,6 @@ REQUIREMENTS: typing.Final = (SIGNED, "digest", "nothing", "refuse")
 #: From here on the client does not read the variables of content trust.
 _IGNORED_SINCE = (29, 0, 0)
 
-_REGISTRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?\Z")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}\Z")
 _PATTERN = re.compile(r"[A-Za-z0-9.:*?-]+(?:/[a-z0-9._*?/-]+)?\Z")
 _ABOUT = "Written by Bulkhead (docker_trust), which replaces it; change %s instead."
@@ -169,7 +169,7 @@ def _authorities(raw: object) -> dict[str, str]:
     found = {}
     for name, text in raw.items():
         where = f"{AUTHORITIES}[{name}]"
-        if not isinstance(name, str) or not _REGISTRY.match(name):
+        if not isinstance(name, str) or not REGISTRY.match(name):
             raise PolicyError(AUTHORITIES, name, "give HOST or HOST:PORT, as images name it")
         try:
             if "PRIVATE KEY" in text:
@@ -357,7 +357,7 @@ class _Planner:
         else:
             wanted = self._verified_pulls() | self._authorities() | self._content_trust()
         for path, (content, mode) in wanted.items():
-            self._place(path, content, mode)
+            self._operation("image trust", self._placing(path, content, mode))
         for path, item in sorted(self.owned.items()):
             if path not in wanted and path not in self.kept:
                 self._take_away(path, item)
@@ -452,13 +452,12 @@ class _Planner:
 
     # -- files ---------------------------------------------------------------------------------
     def _state(self, wanted: typing.Mapping[str, tuple[str, str]]) -> str:
-        changed = any(self._differs(path, content) for path, (content, _) in wanted.items())
+        changed = any(self._placing(path, *file) for path, file in wanted.items())
         return "change" if changed else "ok"
 
-    def _differs(self, path: str, content: str) -> bool:
-        row, item = self.seen.get(path), self.owned.get(path)
-        same = row is not None and row["sha256"] == hashlib.sha256(content.encode()).hexdigest()
-        return not same or item is None or not item["intact"]
+    def _placing(self, path: str, content: str, mode: str) -> Json | None:
+        seen = self.seen.get(path, {"version": "absent", "sha256": None})
+        return plans.file_operation(path, content, self.owned.get(path), seen, mode)
 
     def _foreign(self, wanted: typing.Mapping[str, tuple[str, str]]) -> str | None:
         """Return a file of somebody else's that is in the way, and says something else."""
@@ -470,26 +469,17 @@ class _Planner:
                 return path
         return None
 
-    def _place(self, path: str, content: str, mode: str) -> None:
-        if self._differs(path, content):
-            row = self.seen.get(path)
-            self._operation(
-                "file_present", "image trust", path=path, content=content, mode=mode, owner="root",
-                group="root", observed=row["version"] if row else "absent",
-            )  # fmt: skip
-
     def _take_away(self, path: str, item: Json) -> None:
+        why = "somebody else changed it since"
         if item["intact"]:
+            why = "no longer in the policy"
             self._row(path, RULES, "change", reason="no longer in the policy: removed")
-            self._operation(
-                "file_absent", "no longer in the policy", path=path, observed=item["version"]
-            )
-        else:
-            self._operation("disown", "somebody else changed it since", kind="file", path=path)
+        self._operation(why, plans.file_operation(path, None, item, item))
 
-    def _operation(self, op: str, why: str, **fields: typing.Any) -> None:
-        operation = {"op": op, "role": ROLE, "undo": "live", "why": why, **fields}
-        self.plan["operations"].append(operation)
+    def _operation(self, why: str, operation: Json | None) -> None:
+        if operation is not None:
+            done = {**operation, "role": ROLE, "undo": "live", "why": why}
+            self.plan["operations"].append(done)
 
     def _row(self, setting: str, variable: str, state: str, **more: typing.Any) -> None:
         self.plan["settings"].append(plans.row(setting, variable, state, **more))
