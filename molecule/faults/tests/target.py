@@ -22,6 +22,10 @@ STATE = (pathlib.Path(__file__).parent.parent / "files" / "state.py").read_text(
 
 #: Containers that come and go by themselves, so that their processes are not compared.
 RESTLESS = ("looping", "brief")
+#: Containers that must outlive all that goes wrong.
+AT_REST = ("limited", "roomy", "unlimited", "web")
+#: After a restart of the stock daemon, which keeps no container.
+START = f"docker start {' '.join(AT_REST)}"
 
 
 class Done(typing.NamedTuple):
@@ -105,6 +109,12 @@ class Target:
         seen = json.loads(self.run("python3 -", STATE))
         seen["pids"] = {k: v for k, v in seen["pids"].items() if k not in RESTLESS}
         return typing.cast(Json, seen)
+
+    def whole_state(self) -> Json:
+        """Return the state of a host on which all that can be lost is there."""
+        seen = self.state()
+        assert sorted(seen["pids"]) == list(AT_REST)
+        return seen
 
     def lab(self, *arguments: str) -> None:
         subprocess.run(

@@ -14,7 +14,7 @@ import random
 import typing
 
 import pytest
-from target import Done, Json, Target
+from target import RESTLESS, START, Done, Json, Target
 
 KILLS = int(os.environ.get("BULKHEAD_KILLS", "0"))
 POWER_CUTS = int(os.environ.get("BULKHEAD_POWER_CUTS", "1"))
@@ -101,7 +101,7 @@ FAULTS = {
         "mv /root/docker.service /usr/lib/systemd/system/; systemctl daemon-reload",
     ),
     "containerd down": Fault(
-        "systemctl stop containerd", "systemctl start containerd; systemctl restart docker"
+        "systemctl stop containerd", f"systemctl start containerd; systemctl restart docker; {START}"
     ),
 }  # fmt: skip
 
@@ -174,7 +174,7 @@ def test_a_fault(target: Target, row: Json, name: str) -> None:
     fault = FAULTS[name]
     target.run(fault.inject)
     try:
-        before = target.state()
+        before = target.whole_state()
         done = target.play(**(fault.variables or {}))
         assert fault.says in done.out, done.out[-3000:]
         new = judge(target, before, done, row, fault.replaced)
@@ -208,7 +208,7 @@ STEPS = ("stage", "daemon", "health")
 
 def kill(target: Target, row: Json, victim: str, step: str, delay: float) -> None:
     """Kill one of the three processes of a run, then judge, and let a normal run converge."""
-    before = target.state()
+    before = target.whole_state()
     run = target.begin()
     try:
         target.run(WATCH % (step, delay, VICTIMS[victim]), check=False)
@@ -257,7 +257,7 @@ def test_a_power_cut(target: Target, row: Json, number: int) -> None:
     """After the boot, and before any run, the host is as it was: the unit for the boot did it."""
     dice = random.Random(SEED + number)
     step = "daemon" if number == 0 else dice.choice(STEPS)
-    before = target.state()
+    before = target.whole_state()
     run = target.begin()
     try:
         target.run(WATCH % (step, 0 if number == 0 else dice.uniform(0, 6), "true"))
@@ -268,7 +268,7 @@ def test_a_power_cut(target: Target, row: Json, number: int) -> None:
     target.lab("start", "used")
     target.settle()
     row["outcome"] = "is cut off"
-    target.run("docker start web limited roomy unlimited looping brief")
+    target.run(f"{START} {' '.join(RESTLESS)}")
     seen = target.state()
     new = "nofile" in target.run(f"cat {CONFIG}")
     assert number != 0 or not new
@@ -282,7 +282,7 @@ def test_a_power_cut(target: Target, row: Json, number: int) -> None:
 
 @pytest.mark.parametrize("number", ["two controllers at once"])
 def test_two_controllers(target: Target, row: Json, number: str) -> None:
-    before = target.state()
+    before = target.whole_state()
     runs = [target.begin(), target.begin()]
     ends = [run.end() for run in runs]
     assert 0 in [done.rc for done in ends], ends[0].out[-3000:]
