@@ -309,7 +309,8 @@ def test_the_play_reports_on_hosts_that_answer_and_on_those_that_do_not(tmp_path
     )
     answers.collection(tmp_path / "collections", look)
     (tmp_path / "plays").mkdir()
-    shutil.copy(ROOT / "playbooks/drift.yml", tmp_path / "plays")
+    for name in ("selected", "drift"):
+        shutil.copy(ROOT / f"playbooks/{name}.yml", tmp_path / "plays")
     local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     hosts = {"web": local, "away": {"ansible_host": "127.0.0.1", "ansible_port": 1}}
     (tmp_path / "hosts.yml").write_text(json.dumps({"docker_hosts": {"hosts": hosts}}))

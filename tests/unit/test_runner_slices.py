@@ -29,7 +29,7 @@ def project(tmp_path: Path) -> Path:
     answers.collection(tmp_path / "collections", json.loads(RECORDED.read_text()))
     for name in ("project", "inventory", "env"):
         (tmp_path / name).mkdir()
-    for name in ("audit", "merge_reports"):
+    for name in ("selected", "audit", "merge_reports"):
         shutil.copy(ROOT / f"playbooks/{name}.yml", tmp_path / "project")
     here = {
         "ansible_connection": "local",
