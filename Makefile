@@ -112,8 +112,9 @@ bench: ## Measure round trips, requests and times
 
 ##@ Release it
 .PHONY: docs
-docs: ## Build a site of the documentation into reports/docs/html; a warning is an error
+docs: ## Build a site of the documentation into reports/docs/html; a warning is an error; and run its commands
 	@$(WITH_TOOLS) -- tools/docs
+	@$(WITH_TOOLS) -- python -m pytest tests/docs
 
 .PHONY: build
 build: ## Build the collection into build/

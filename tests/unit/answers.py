@@ -50,7 +50,9 @@ def put(modules: Path, look: typing.Any, after: typing.Any = None) -> None:
         "observation": look if after is None else after,
         "transaction": {
             "id": "x", "outcome": "committed", "steps": [], "reason": None,
-            "failed_step": None, "daemon_restarts": 1, "daemon_reloads": 0,
+            "failed_step": None, "daemon_restarts": 1, "daemon_reloads": 0, "daemon_effect": "restart",
+            "changes": [], "stays": [], "affected": [],
+            "undid": next((one["id"] for one in look["bulkhead"].get("transactions", [])), None),
         },
         "running_containers": [],
     }  # fmt: skip
