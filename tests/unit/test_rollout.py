@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import json
 import os
@@ -164,6 +165,28 @@ def test_a_host_that_is_lost_while_it_is_changed_stops_the_rollout(fleet: Fleet)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "b could no longer be reached after the plan" in done.stdout
     assert fleet.marked("returned") == "a"
+
+
+def test_what_was_blocked_and_is_no_longer_asks_for_another_run(fleet: Fleet) -> None:
+    stock = obs.stock(bulkhead={"open_transaction": None, "unfetched_answers": []})
+    with_flag = copy.deepcopy(stock)
+    with_flag["engine"]["options"]["live-restore"] = obs.option(
+        False, False, source="environment", where="/etc/default/docker"
+    )
+    answers.collection(fleet.place / "collections", with_flag, obs.with_file(stock, {"icc": False}))
+    done = fleet.harden("--limit", "a", docker_daemon_live_restore=True)
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 2
+    assert "What was in the way of live-restore is gone since: run again." in said
+    assert "does not show what was set" not in said
+
+
+def test_what_was_set_and_is_not_there_is_said_so(fleet: Fleet) -> None:
+    stock = obs.stock(bulkhead={"open_transaction": None, "unfetched_answers": []})
+    answers.collection(fleet.place / "collections", stock)
+    done = fleet.harden("--limit", "a")
+    assert done.returncode == 2
+    assert "The host does not show what was set" in done.stdout
 
 
 def test_outside_of_the_window_nothing_is_changed(fleet: Fleet) -> None:
