@@ -21,12 +21,14 @@ Harden = typing.Callable[..., str]
 UNIT = "falco-modern-bpf.service"
 CONFIG, RULES = "/etc/falco/config.d/50-bulkhead.yaml", "/etc/falco/rules.d/50-bulkhead.yaml"
 DROPIN = f"/etc/systemd/system/{UNIT}.d/50-bulkhead.conf"
+SOURCE = "/etc/apt/sources.list.d/bulkhead-falco.sources"
+FOLLOW = "falcoctl-artifact-follow.service"
 
 
 @pytest.fixture
 def package(notes: pathlib.Path) -> Json:
     """Return the variables that name the stand-in's package."""
-    path = notes / "falco-stand-in.deb"
+    path = notes / "stand-in" / "falco.deb"
     return {
         "docker_falco_package_file": str(path),
         "docker_falco_package_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -34,12 +36,27 @@ def package(notes: pathlib.Path) -> Json:
 
 
 @pytest.fixture
-def harden(play: Play, package: Json) -> Harden:
-    """Return a runner of this role alone, whose Falco comes from the stand-in's package."""
+def repository(notes: pathlib.Path) -> Json:
+    """Return the variable that names the stand-in's repository, and the key that has to sign it."""
+    made = notes / "stand-in"
+    return {
+        "docker_falco_repository": {
+            "uris": "file:///srv/repository",
+            "suites": "stable",
+            "components": "main",
+            "key": (made / "pinned.asc").read_text(),
+            "fingerprint": (made / "pinned.fingerprint").read_text().strip(),
+        }
+    }
+
+
+@pytest.fixture
+def harden(play: Play) -> Harden:
+    """Return a runner of this role alone."""
 
     def run(**variables: typing.Any) -> str:
         base = {"docker_harden_roles": ["docker_falco"], "docker_falco_enabled": True}
-        return play("harden", **{**base, **package, **variables})
+        return play("harden", **{**base, **variables})
 
     return run
 
@@ -62,6 +79,22 @@ def state(host: typing.Any) -> tuple[str, str]:
     return found["ActiveState"], found["UnitFileState"]
 
 
+def sign(host: typing.Any, key: str) -> None:
+    """Give the repository on the host the signature of a key."""
+    release = "/srv/repository/dists/stable/InRelease"
+    host.check_output(f"cp {release}.{key} {release}")
+
+
+def untouched(host: typing.Any) -> bool:
+    """Return whether a failed installation left nothing of itself, and apt works."""
+    places = ["/usr/bin/falco", SOURCE, "/var/lib/bulkhead/ledger.json"]
+    masked = host.run(f"systemctl is-enabled {FOLLOW}").stdout == "masked\n"
+    left = host.check_output("ls -d /tmp/*bulkhead-falco-* 2>/dev/null || true")
+    if masked or left or any(host.file(path).exists for path in places):
+        return False
+    return bool(host.run("apt-get --quiet update --error-on=any").rc == 0)
+
+
 def pid(host: typing.Any) -> str:
     """Return the process of Falco's unit."""
     return str(host.check_output(f"systemctl show -p MainPID --value {UNIT}"))
@@ -71,31 +104,43 @@ def pid(host: typing.Any) -> str:
 def test_an_absent_package_without_a_source_is_a_clear_error(
     harden: Harden, host: typing.Any
 ) -> None:
-    said = harden(fails=True, docker_falco_package_file="")
+    said = harden(fails=True)
     assert "docker_falco_package_file is ''" in said
     assert "name its package file, or set docker_falco_repository" in said
-    assert not host.file("/var/lib/bulkhead/ledger.json").exists
+    assert untouched(host)
 
 
 def test_another_file_than_the_pinned_one_is_not_installed(
-    harden: Harden, host: typing.Any
+    harden: Harden, package: Json, host: typing.Any
 ) -> None:
-    said = harden(fails=True, docker_falco_package_sha256="0" * 64)
+    said = harden(fails=True, **{**package, "docker_falco_package_sha256": "0" * 64})
     assert "find out which of both is the right one" in said
-    assert not host.file("/usr/bin/falco").exists
-    assert host.check_output("ls -d /tmp/*bulkhead-falco-* 2>/dev/null || true") == ""
+    assert untouched(host)
+
+
+def test_a_repository_that_another_key_signed_is_not_installed_from(
+    harden: Harden, repository: Json, host: typing.Any
+) -> None:
+    sign(host, "other")
+    said = harden(fails=True, **repository)
+    assert "has to be signed by docker_falco_repository.key: " in said
+    assert untouched(host)
 
 
 # -- installed, told, run ----------------------------------------------------------------------------
-def test_it_is_installed_told_and_run(harden: Harden, host: typing.Any) -> None:
-    harden()
+def test_it_is_installed_from_the_repository_told_and_run(
+    harden: Harden, repository: Json, host: typing.Any
+) -> None:
+    sign(host, "pinned")
+    harden(**repository)
+    assert host.file(SOURCE).exists
     assert state(host) == ("active", "enabled")
     assert host.file(CONFIG).mode == 0o600
     assert "kind: modern_ebpf" in host.file(CONFIG).content_string
     assert "Bulkhead mount in a container" in host.file(RULES).content_string
     limits = host.check_output(f"systemctl show -p LogRateLimitBurst --value {UNIT}")
     assert limits == "1000"
-    assert host.run("systemctl is-enabled falcoctl-artifact-follow.service").stdout == "masked\n"
+    assert host.run(f"systemctl is-enabled {FOLLOW}").stdout == "masked\n"
 
 
 def test_a_second_run_changes_and_restarts_nothing(harden: Harden, host: typing.Any) -> None:
@@ -139,3 +184,13 @@ def test_uninstall_leaves_the_package_as_it_was_installed(
     assert [path for path in (CONFIG, RULES, DROPIN) if host.file(path).exists] == []
     assert not host.file("/var/lib/bulkhead").exists
     assert host.package("falco").is_installed
+
+
+# -- once more, from a file --------------------------------------------------------------------------
+def test_it_is_installed_from_a_package_file(
+    harden: Harden, package: Json, host: typing.Any
+) -> None:
+    host.check_output("dpkg --purge falco")
+    harden(**package)
+    assert state(host) == ("active", "enabled")
+    assert host.check_output("ls -d /tmp/*bulkhead-falco-* 2>/dev/null || true") == ""
