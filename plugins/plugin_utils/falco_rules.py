@@ -2,9 +2,8 @@
 # Apache License 2.0 (see LICENSE)
 """Rules of Falco as data: checked before any host meets them, and written as Falco reads them.
 
-Falco itself judges conditions and fields, on the host, before a file is put in place; what is checked here
-is the shape. Source: https://falco.org/docs/concepts/rules/basic-elements and
-https://falco.org/docs/concepts/rules/overriding.
+Falco itself judges conditions, fields and overrides, on the host, before a file is put in place; what is
+checked here is the shape, against the JSON Schema ``falco_rules.schema.json``.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
+import json
 import pathlib
 import re
 import typing
@@ -25,29 +25,6 @@ PRIORITIES: typing.Final = (
     "debug",
 )
 
-#: By what an object is: the type of each of its fields.
-_FIELDS: dict[str, dict[str, type]] = {
-    "rule": {
-        **dict.fromkeys(("rule", "desc", "condition", "output", "priority", "source"), str),
-        "tags": list,
-        "exceptions": list,
-        "enabled": bool,
-        "override": dict,
-    },
-    "macro": {"macro": str, "condition": str, "override": dict},
-    "list": {"list": str, "items": list, "override": dict},
-}
-_NEEDED = {
-    "rule": ("desc", "condition", "output", "priority"),
-    "macro": ("condition",),
-    "list": ("items",),
-}
-_NAMES = {
-    "rule": re.compile(r"[A-Za-z][\x20-\x7e]{2,99}\Z"),
-    "macro": re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}\Z"),
-    "list": re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}\Z"),
-}
-_WAYS = ("append", "replace")
 #: Falco's own names for lists of values may hold lists and macros; here they are single words.
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:@+-]{0,254}\Z")
 _LINE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{3,300}\Z")
@@ -83,66 +60,32 @@ def names() -> frozenset[str]:
 
 
 # -- the shape of rules ----------------------------------------------------------------------------
-def check(items: object, variable: str) -> list[Json]:
+@functools.lru_cache(maxsize=1)
+def schema() -> Json:
+    """Return the JSON Schema of rules, whose descriptions say how to put right what fails."""
+    path = pathlib.Path(__file__).with_name("falco_rules.schema.json")
+    return typing.cast(Json, json.loads(path.read_text(encoding="utf-8")))
+
+
+def check(items: list[Json], variable: str) -> list[Json]:
     """Return rules, macros and lists that have the shape of such.
 
     :raises PolicyError: naming the object, its value and the fix.
     """
-    if not isinstance(items, list):
-        raise PolicyError(variable, items, "make it a list of rules, macros and lists")
-    for number, item in enumerate(items):
-        _check_object(item, f"{variable}[{number}]")
+    if not items:
+        return items
+    try:
+        # No part of ansible-core, so none but those who write rules have to have it.
+        import jsonschema
+    except ImportError as exc:
+        fix = "rules are checked with the Python library jsonschema; install it on the controller"
+        raise PolicyError(variable, f"{len(items)} rules", fix) from exc
+    error = next(jsonschema.Draft202012Validator(schema()).iter_errors(items), None)
+    if error is not None:
+        steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.path)
+        fix = typing.cast(Json, error.schema)["description"]
+        raise PolicyError(variable + "".join(steps), error.instance, fix)
     return items
-
-
-def _check_object(item: object, place: str) -> None:
-    kinds = [kind for kind in _FIELDS if isinstance(item, dict) and kind in item]
-    if not isinstance(item, dict) or len(kinds) != 1:
-        raise PolicyError(place, item, "make it a map with one of rule, macro and list")
-    kind = kinds[0]
-    if "append" in item:
-        raise PolicyError(f"{place}.append", item["append"], "say override: {condition: append}")
-    for name, value in item.items():
-        _check_field(f"{place}.{name}", value, _FIELDS[kind].get(name), kind)
-    if not _NAMES[kind].match(item[kind]):
-        raise PolicyError(f"{place}.{kind}", item[kind], "use letters, digits and plain signs")
-    if str(item.get("priority", "debug")).lower() not in PRIORITIES:
-        raise PolicyError(f"{place}.priority", item["priority"], f"one of {', '.join(PRIORITIES)}")
-    _check_override(item, kind, place)
-    _check_values(item, place)
-
-
-def _check_field(place: str, value: typing.Any, wanted: type | None, kind: str) -> None:
-    if wanted is None:
-        raise PolicyError(place, value, f"a {kind} has {', '.join(sorted(_FIELDS[kind]))} alone")
-    if not isinstance(value, wanted):
-        raise PolicyError(place, value, f"make it a {wanted.__name__}")
-    if isinstance(value, str) and not value.strip():
-        raise PolicyError(place, value, "give a text")
-
-
-def _check_values(item: Json, place: str) -> None:
-    for field in ("tags", "items"):
-        for value in item.get(field, []):
-            if isinstance(value, bool) or not isinstance(value, (str, int)):
-                raise PolicyError(f"{place}.{field}", value, "make it a list of texts")
-    for value in item.get("exceptions", []):
-        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-            raise PolicyError(f"{place}.exceptions", value, "make it a list of maps with a name")
-
-
-def _check_override(item: Json, kind: str, place: str) -> None:
-    if "override" not in item:
-        missing = [name for name in _NEEDED[kind] if name not in item]
-        if missing:
-            raise PolicyError(place, item[kind], f"add {', '.join(missing)}, or an override")
-        return
-    for name, way in item["override"].items():
-        if name not in item or name == kind or way not in _WAYS:
-            raise PolicyError(
-                f"{place}.override", item["override"],
-                "name fields of this object, each with append or replace",
-            )  # fmt: skip
 
 
 # -- exceptions --------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ def test_a_context_holds_the_collection_and_what_it_needs(tmp_path: Path) -> Non
     context = tmp_path / "context/_build"
     assert (context / "collections" / built.name).exists()
     needed = (context / "requirements.txt").read_text()
-    assert {"jmespath>=1.0", "tzdata"} <= set(needed.splitlines())
+    assert {"jmespath>=1.0", "jsonschema>=4.0", "tzdata"} <= set(needed.splitlines())
     text = (tmp_path / "context/Containerfile").read_text()
     assert "ansible-galaxy collection install --offline" in text
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import sys
 import typing
 
 import jsonschema
@@ -387,27 +388,69 @@ def test_rules_macros_and_lists_are_taken_as_they_are(look: Json, item: Json) ->
 @pytest.mark.parametrize(
     ("item", "said"),
     [
-        ("rule", "make it a map"),
+        ("rule", "docker_falco_rules[0] is 'rule': make it a map"),
         ({"desc": "x"}, "one of rule, macro and list"),
         ({**RULE, "macro": "x"}, "one of rule, macro and list"),
-        ({"rule": "Mine"}, "add desc, condition, output, priority, or an override"),
-        ({**RULE, "priority": "LOUD"}, "docker_falco_rules[0].priority is 'LOUD'"),
-        ({**RULE, "tags": "x"}, "make it a list"),
-        ({**RULE, "tags": [{}]}, "make it a list of texts"),
-        ({**RULE, "enabled": "no"}, "make it a bool"),
+        ({"rule": "Mine"}, "docker_falco_rules[0] is {'rule': 'Mine'}: a rule has desc, condition"),
+        ({**RULE, "priority": "LOUD"}, "rules[0].priority is 'LOUD': one of"),
+        ({**RULE, "priority": "notice\n"}, "one of emergency"),
+        ({**RULE, "tags": "x"}, "docker_falco_rules[0].tags is 'x': make it a list"),
+        ({**RULE, "tags": [{}]}, "docker_falco_rules[0].tags[0] is {}: give a text"),
+        ({**RULE, "enabled": "no"}, "give true or false"),
         ({**RULE, "condition": " "}, "give a text"),
-        ({**RULE, "outputs": "x"}, "a rule has"),
-        ({**RULE, "append": True}, "say override"),
+        ({**RULE, "outputs": "x"}, "docker_falco_rules[0] is 'outputs': a rule has"),
+        ({**RULE, "append": True}, "docker_falco_rules[0].append is True: say override"),
         ({**RULE, "rule": "x\ny"}, "use letters, digits and plain signs"),
-        ({**RULE, "exceptions": ["x"]}, "maps with a name"),
-        ({"macro": "a b", "condition": "x"}, "use letters, digits and plain signs"),
-        ({"list": "x", "items": [True]}, "make it a list of texts"),
-        ({"list": "x", "items": [1], "override": {"items": "add"}}, "with append or replace"),
-        ({"rule": "x y", "override": {"tags": "append"}}, "name fields of this object"),
+        ({**RULE, "exceptions": ["x"]}, "make it a map with name"),
+        ({**RULE, "exceptions": [{"fields": []}]}, "of which only the name must be there"),
+        ({**RULE, "exceptions": [{"name": "x", "field": []}]}, "name, fields, comps and values"),
+        ({**RULE, "capture_duration": -1}, "a number of milliseconds"),
+        ({"macro": "a b", "condition": "x"}, "letters, digits and _"),
+        ({"macro": "x"}, "a macro has a condition"),
+        ({"list": "x"}, "a list has items"),
+        ({"list": "x", "items": [], "output": "x"}, "a list has list, items and override alone"),
+        ({"list": "x", "items": [True]}, "give a text or a whole number"),
+        ({"list": "x", "items": [1], "override": {"items": "add"}}, "append or replace"),
+        ({"rule": "x y", "override": {"rule": "replace"}}, "are not overridden"),
+        ({"rule": "x y", "override": {}}, "make it a map of fields"),
     ],
 )
 def test_what_is_no_rule_is_refused_on_the_controller(look: Json, item: object, said: str) -> None:
     assert said in refused(look, rules=[item])
+    assert "docker_falco_rules[1]" in refused(look, rules=[RULE, item])
+
+
+def test_the_schema_of_rules_is_one_and_says_how_to_put_right_whatever_fails() -> None:
+    schema = falco_rules.schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    refusing = {"type", "pattern", "enum", "required", "minimum", "minProperties", "oneOf"}
+
+    def mute(node: typing.Any, inside: str = "") -> list[Json]:
+        if isinstance(node, list):
+            return [found for one in node for found in mute(one, inside)]
+        if not isinstance(node, dict):
+            return []
+        # Conditions and alternatives are asked, and fail without a word.
+        told = "description" in node or inside in ("if", "not", "oneOf", "properties", "$defs")
+        found = [node] if refusing & set(node) and not told else []
+        return found + [one for name, value in node.items() for one in mute(value, name)]
+
+    assert mute(schema) == []
+
+
+@pytest.mark.parametrize("priority", falco_rules.PRIORITIES)
+def test_a_priority_is_known_in_every_case(look: Json, priority: str) -> None:
+    for written_so in (priority, priority.upper(), priority.capitalize()):
+        planned(look, rules=[{**RULE, "priority": written_so}])
+
+
+def test_without_the_library_rules_are_refused_and_nothing_else(
+    look: Json, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    docker_falco_plan(look, {"enabled": True})
+    with pytest.raises(AnsibleFilterError, match=r"docker_falco_rules .* library jsonschema"):
+        docker_falco_plan(look, {"enabled": True, "rules": [RULE]})
 
 
 def test_an_exception_stands_after_the_rules_with_its_reason(look: Json) -> None:
