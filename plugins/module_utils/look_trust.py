@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
@@ -50,17 +51,17 @@ def authority(registry: str) -> str:
 def section(host: Host, notes: Notes) -> Mapping:
     """Return the section ``trust``.
 
-    ``policy``: ``{default, rules, revoked}`` of the one in force, with the number of its rules and the
-    fingerprints of its revoked keys; None without one. ``records``: what bulkhead-pull pulled, the
-    oldest first, ``revoked`` telling that the key is one of those. ``files``: what we would place.
+    ``policy``: ``{default, rules, revoked, expired}`` of the one in force, with the number of its rules
+    and the fingerprints of its keys that are revoked, and of those whose last day is over; None without
+    one. ``records``: what bulkhead-pull pulled, the oldest first, ``revoked`` and ``expired`` telling
+    that the key is one of those. ``files``: what we would place.
     """
     policy = _policy(host, notes)
-    revoked = policy["revoked"] if policy else []
     return {
         "policy": policy,
         "cosign": any(host.lstat(path + "/cosign") for path in _PROGRAM_DIRECTORIES),
         "sudo": host.lstat("/etc/sudoers.d") is not None,
-        "records": _records(host, notes, revoked),
+        "records": _records(host, notes, policy or {"revoked": [], "expired": []}),
         "files": [placed_file(host, path) for path in [*FILES, *_other_files(host, notes)]],
     }
 
@@ -78,15 +79,23 @@ def _policy(host: Host, notes: Notes) -> Mapping | None:
     if document.get("schema") != SCHEMA:
         notes.add("trust", POLICY, "not a policy of schema %s" % SCHEMA)
         return None
-    revoked = [text(mapping(key).get("sha256")) for key in sequence(document.get("revoked"))]
+    revoked = [mapping(key) for key in sequence(document.get("revoked"))]
+    expiring = [mapping(key) for key in sequence(document.get("expiring"))]
+    today = time.strftime("%Y-%m-%d", time.gmtime(host.now()))
+    expired = [key for key in expiring if text(key.get("expires")) < today]
     return {
         "default": text(document.get("default")),
         "rules": len(sequence(document.get("rules"))),
-        "revoked": sorted(set(revoked)),
+        "revoked": _fingerprints(revoked),
+        "expired": _fingerprints(expired),
     }
 
 
-def _records(host: Host, notes: Notes, revoked: typing.Sequence[str]) -> list[Mapping]:
+def _fingerprints(keys: typing.Sequence[Mapping]) -> list[str]:
+    return sorted({text(key.get("sha256")) for key in keys})
+
+
+def _records(host: Host, notes: Notes, policy: Mapping) -> list[Mapping]:
     try:
         lines = host.read_tail(RECORDS, _RECORDS_BYTES).splitlines()
     except FileNotFoundError:
@@ -97,7 +106,7 @@ def _records(host: Host, notes: Notes, revoked: typing.Sequence[str]) -> list[Ma
     found = []
     for line in lines:
         try:
-            row = _record(mapping(json.loads(line)), revoked)
+            row = _record(mapping(json.loads(line)), policy)
         except (ValueError, RecursionError):
             row = None
         if row is None:
@@ -107,7 +116,7 @@ def _records(host: Host, notes: Notes, revoked: typing.Sequence[str]) -> list[Ma
     return found
 
 
-def _record(row: Mapping, revoked: typing.Sequence[str]) -> Mapping | None:
+def _record(row: Mapping, policy: Mapping) -> Mapping | None:
     digest, key = text(row.get("digest")), text(row.get("key_sha256"))
     at = row.get("at")
     valid = re.match("sha256:" + _HEX, digest) and (not key or re.match(_HEX, key))
@@ -123,7 +132,8 @@ def _record(row: Mapping, revoked: typing.Sequence[str]) -> Mapping | None:
         "key": text(row.get("key")) or None,
         "key_sha256": key or None,
         "identity": text(row.get("identity")) or None,
-        "revoked": bool(key) and key in revoked,
+        "revoked": bool(key) and key in policy["revoked"],
+        "expired": bool(key) and key in policy["expired"],
     }
 
 

@@ -10,6 +10,7 @@ program that pulls; Docker's client verifies content trust up to 28 and ignores 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import difflib
 import hashlib
 import json
@@ -47,17 +48,25 @@ _ABOUT = "Written by Bulkhead (docker_trust), which replaces it; change %s inste
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """A public key: its text as it is placed, and the SHA-256 of its DER form."""
+    """A public key: its text as it is placed, and the SHA-256 of its DER form.
+
+    ``expires`` is the last day on which it verifies anything, in UTC; None for a key without one.
+    """
 
     name: str
     text: str
     sha256: str
     revoked: bool
+    expires: datetime.date | None
 
     @property
     def path(self) -> str:
         """Where it is placed."""
         return f"{look_trust.KEYS}/{self.name}.pub"
+
+    def valid(self, today: datetime.date) -> bool:
+        """Whether it verifies anything on a day."""
+        return not self.revoked and (self.expires is None or today <= self.expires)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,14 +146,25 @@ def _keys(raw: object) -> dict[str, Key]:
             fix = "a name has lower-case letters, digits, '_', '.' and '-'"
             raise PolicyError(KEYS, name, fix)
         spec = value if isinstance(value, dict) else {"key": value}
-        if set(spec) - {"key", "revoked"} or not isinstance(spec.get("key"), str):
+        if set(spec) - {"key", "revoked", "expires"} or not isinstance(spec.get("key"), str):
             raise PolicyError(where, "(hidden)", "give the text of a public key (PEM), or a mapping of "
-                              "key, the text, and revoked")  # fmt: skip
+                              "key, the text, and revoked or expires")  # fmt: skip
         revoked = spec.get("revoked", False)
         if not isinstance(revoked, bool):
             raise PolicyError(f"{where}.revoked", revoked, "give true or false")
-        found[name] = Key(name, *_public(where, spec["key"]), revoked)
+        expires = _day(f"{where}.expires", spec.get("expires"))
+        found[name] = Key(name, *_public(where, spec["key"]), revoked, expires)
     return found
+
+
+def _day(where: str, value: object) -> datetime.date | None:
+    if value is None:
+        return None
+    try:
+        # YAML reads it as a date, and JSON as a text.
+        return datetime.date.fromisoformat(str(value))
+    except ValueError:
+        raise PolicyError(where, value, "give the last day, such as 2027-06-30") from None
 
 
 def _public(where: str, text: str) -> tuple[str, str]:
@@ -285,6 +305,11 @@ def document(policy: Policy) -> Json:
         "revoked": [
             {"name": key.name, "sha256": key.sha256} for key in policy.keys.values() if key.revoked
         ],
+        "expiring": [
+            {"name": key.name, "sha256": key.sha256, "expires": key.expires.isoformat()}
+            for key in policy.keys.values()
+            if key.expires
+        ],
     }
 
 
@@ -341,6 +366,8 @@ class _Planner:
         self.engine: Json = look["engine"]
         self.trust: Json = look["trust"]
         self.client: Json = look["client"]
+        at = datetime.datetime.fromtimestamp(look["collected_at"], datetime.timezone.utc)
+        self.today = at.date()
         self.seen = {row["path"]: row for row in self.trust["files"]}
         owned = (look["bulkhead"].get("owned") or {}).get(ROLE, [])
         self.owned = {item["path"]: item for item in owned if item["kind"] == "file"}
@@ -391,10 +418,17 @@ class _Planner:
     def _wanted(self, rule: Rule) -> str:
         if rule.require != SIGNED:
             return rule.require
-        valid = [name for name in rule.keys if not self.policy.keys[name].revoked]
+        keys = map(self.policy.keys.__getitem__, rule.keys)
+        valid = [
+            f"{key.name} until {key.expires}" if key.expires else key.name
+            for key in keys
+            if key.valid(self.today)
+        ]
         if rule.identity:
             valid.append(rule.identity.get("subject") or rule.identity["subject_regexp"])
-        return f"signed by {' or '.join(valid)}" if valid else "none: all its keys are revoked"
+        if not valid:
+            return "none: all its keys are revoked or have expired"
+        return f"signed by {' or '.join(valid)}"
 
     # -- authorities of registries -------------------------------------------------------------
     def _authorities(self) -> dict[str, tuple[str, str]]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import pathlib
+import time
+import types
 import typing
 
 import pytest
@@ -214,6 +217,19 @@ def test_any_valid_key_will_do_and_a_revoked_one_never(place: Place) -> None:
     assert place.rows[0]["key"] == "release"
     place.allow({**SIGNED, "keys": ["old"]})
     assert place.pull(f"{SHOP}/web:1") == program.REFUSED
+
+
+def test_a_key_verifies_to_the_end_of_its_last_day(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.allow(SIGNED, keys={"release": {"key": PUBLIC, "expires": "2027-06-30"}})
+    for at, code in ((1814399999, 0), (1814400000, program.REFUSED)):  # the end of that day
+        clock = types.SimpleNamespace(
+            time=lambda: 0.0, strftime=time.strftime, gmtime=functools.partial(time.gmtime, at)
+        )
+        monkeypatch.setattr(program, "time", clock)
+        assert place.pull(f"{SHOP}/web:1") == code
+    assert "revoked or has expired" in said(capsys)[-1]["reason"]
 
 
 def test_an_identity_is_asked_for_with_its_issuer(place: Place) -> None:

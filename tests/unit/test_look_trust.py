@@ -59,7 +59,7 @@ def test_policy_keys_and_programs(host: FakeHost) -> None:
     host.write(look_trust.authority("r.example:5000"), "certificate")
     host.write("/etc/docker/certs.d/other/client.cert", "")
     found = observed(host)["trust"]
-    assert found["policy"] == {"default": "refuse", "rules": 2, "revoked": [OLD]}
+    assert found["policy"] == {"default": "refuse", "rules": 2, "revoked": [OLD], "expired": []}
     assert (found["cosign"], found["sudo"]) == (True, True)
     key, certificate = found["files"][-2:]
     assert key["path"] == look_trust.KEYS + "/release.pub"
@@ -83,7 +83,21 @@ def test_records_and_whose_key_is_revoked_since(host: FakeHost) -> None:
     assert answer["unread"] == []
     found = answer["trust"]["records"]
     assert [row["revoked"] for row in found] == [False, True, False]
-    assert found[0] == {**{k: v for k, v in RECORD.items() if k != "image_id"}, "revoked": False}
+    known = {k: v for k, v in RECORD.items() if k != "image_id"}
+    assert found[0] == {**known, "revoked": False, "expired": False}
+
+
+@pytest.mark.parametrize(("day", "over"), [("2026-01-31", True), ("2026-02-01", False)])
+def test_a_record_says_that_its_key_has_expired(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch, day: str, over: bool
+) -> None:
+    monkeypatch.setattr(Host, "now", lambda self: 1769990399.0)  # the last second of 2026-02-01
+    expiring = [{"name": "release", "sha256": KEY, "expires": day}]
+    host.write(look_trust.POLICY, policy(expiring=expiring))
+    host.write(look_trust.RECORDS, json.dumps(RECORD) + "\n")
+    found = observed(host)["trust"]
+    assert found["policy"]["expired"] == ([KEY] if over else [])
+    assert (found["records"][0]["expired"], found["records"][0]["revoked"]) == (over, False)
 
 
 @pytest.mark.parametrize(

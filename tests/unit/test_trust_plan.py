@@ -111,8 +111,25 @@ def test_the_policy_names_keys_by_fingerprint_and_leaves_revoked_ones_out() -> N
 
 def test_a_rule_whose_keys_are_all_revoked_stays_and_refuses() -> None:
     plan = planned({**POLICY, "policy": [{**SHOP, "keys": ["old"]}]})
-    assert plan["settings"][0]["wanted"] == "none: all its keys are revoked"
+    assert plan["settings"][0]["wanted"] == "none: all its keys are revoked or have expired"
     assert json.loads(plan["operations"][0]["content"])["rules"][0]["keys"] == []
+
+
+@pytest.mark.parametrize("day", ["2027-02-02", datetime.date(2027, 2, 2)])
+def test_a_key_has_a_last_day(day: object) -> None:
+    raw = {
+        "policy": [{**SHOP, "keys": ["release"]}],
+        "keys": {"release": {"key": PUBLIC, "expires": day}},
+    }
+    look = obs.stock(collected_at=1801526400.0)  # the first second of 2027-02-02
+    plan = planned(raw, look)
+    assert plan["settings"][0]["wanted"] == "signed by release until 2027-02-02"
+    document = json.loads(plan["operations"][0]["content"])
+    expiring = {"name": "release", "sha256": FINGERPRINT, "expires": "2027-02-02"}
+    assert (document["expiring"], document["revoked"]) == ([expiring], [])
+    look["collected_at"] += 86400
+    wanted = planned(raw, look)["settings"][0]["wanted"]
+    assert wanted == "none: all its keys are revoked or have expired"
 
 
 def test_an_identity_may_sign_in_place_of_a_key() -> None:
@@ -266,6 +283,7 @@ def rule(**more: typing.Any) -> Json:
         ({"keys": {"a": "no key"}}, "BEGIN PUBLIC KEY"),
         ({"keys": {"a": {"key": PUBLIC, "revoked": "yes"}}}, "true or false"),
         ({"keys": {"a": {"key": PUBLIC, "valid": True}}}, "PEM"),
+        ({"keys": {"a": {"key": PUBLIC, "expires": "soon"}}}, "last day, such as 2027-06-30"),
         ({"content_trust": True}, "https URL"),
         ({"content_trust": "http://notary.example"}, "https URL"),
         ({"content_trust": "https://user:pw@notary.example"}, "https URL"),

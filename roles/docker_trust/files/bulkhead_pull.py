@@ -138,6 +138,13 @@ def rule_for(policy: Json, image: Image) -> Json:
     return {"pattern": "", "require": policy["default"], "keys": [], "identity": None}
 
 
+def still_valid(policy: Json, rule: Json) -> Json:
+    """Return a rule without the keys whose last day, in UTC, is over."""
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    over = {key["sha256"] for key in policy["expiring"] if key["expires"] < today}
+    return {**rule, "keys": [key for key in rule["keys"] if key["sha256"] not in over]}
+
+
 def fingerprint(path: str) -> str:
     """Return the SHA-256 of a public key (of its DER form), which the policy names it by."""
     with open(path, encoding="ascii") as stream:
@@ -303,7 +310,7 @@ def verify(image: Image, digest: str, rule: Json, timeout: float) -> Json:
     if program is None:
         raise Failure(NO_COSIGN, "cosign is not installed, and the policy wants a signature")
     if not rule["keys"] and not rule["identity"]:
-        raise Failure(REFUSED, "every key that could have signed it is revoked")
+        raise Failure(REFUSED, "every key that could have signed it is revoked or has expired")
     reasons = []
     for signer, options in signer_options(rule):
         authority = "/etc/docker/certs.d/%s/ca.crt" % image.registry
@@ -414,7 +421,7 @@ def pull(name: str, policy: Json, engine: Engine, config: str, timeout: float) -
     digest = image.digest or engine.resolve(image, auth)
     signer: Json = {"key": None, "key_sha256": None, "identity": None}
     if require == "signed":
-        signer = verify(image, digest, rule, timeout)
+        signer = verify(image, digest, still_valid(policy, rule), timeout)
     there = "%s:%s" % (image.repository, image.tag) if image.tag else ""
     before = engine.identifier(there or "%s@%s" % (image.repository, digest))
     identifier = engine.pull(image, digest, auth)
