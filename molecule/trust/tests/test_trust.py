@@ -87,30 +87,38 @@ def test_the_record_says_by_whom(records: list[Json], docker: Docker) -> None:
     assert row["image_id"] == inspected["Id"]
 
 
-def test_a_key_is_revoked(
+def test_a_key_is_revoked_and_another_expired(
     host: typing.Any, docker: Docker, play: Play, notes: pathlib.Path
 ) -> None:
-    """A pull by playbook, the key's end, and an audit that sees both it and a pull past the policy."""
+    """A pull by playbook, the keys' end, and an audit that sees both it and a pull past the policy."""
     said = play("pull", bulkhead_images=[f"{SHOP}/former:1"])
     assert "signed by former" in said
     right = identifier(docker, "right:1")
     public = {
-        name: (notes / "public" / f"{name}.pub").read_text() for name in ("release", "former")
+        name: (notes / "public" / f"{name}.pub").read_text()
+        for name in ("release", "former", "other")
     }
     rule = {"pattern": f"{SHOP}/*", "require": "signed", "keys": list(public), "offline": True}
     authority = (notes / "public" / "cert.pem").read_text()
     play(
         "harden",
         docker_harden_roles=["docker_trust"],
-        docker_trust_keys={**public, "former": {"key": public["former"], "revoked": True}},
+        docker_trust_keys={
+            "release": {"key": public["release"], "expires": "2099-12-31"},
+            "former": {"key": public["former"], "revoked": True},
+            "other": {"key": public["other"], "expires": "2020-01-31"},
+        },
         docker_trust_policy=[rule],
         docker_trust_default="refuse",
         docker_trust_registry_cas={"registry.test:5000": authority},
     )
     assert not host.file("/etc/bulkhead/trust/keys/former.pub").exists
     assert not host.file("/etc/profile.d/bulkhead-content-trust.sh").exists
-    said = play("pull", fails=True, bulkhead_images=[f"{SHOP}/former:1"])
-    assert "not signed by anybody who is trusted" in said
+    # The key other signed wrong:1, and its day is over; that of release is not, so that it is asked.
+    names = [f"{SHOP}/former:1", f"{SHOP}/wrong:1"]
+    said = play("pull", fails=True, bulkhead_images=names)
+    for name in names:
+        assert f"{name}: not signed by anybody who is trusted (release:" in said
     # Whoever has the socket goes past it, which is said, not prevented.
     docker(f"pull {SHOP}/stolen:1")
     docker(f"tag {SHOP}/stolen:1 {SHOP}/right:1")
