@@ -52,7 +52,7 @@ def put(modules: Path, look: typing.Any, after: typing.Any = None) -> None:
             "id": "x", "outcome": "committed", "steps": [], "reason": None,
             "failed_step": None, "daemon_restarts": 1, "daemon_reloads": 0, "daemon_effect": "restart",
             "changes": [], "stays": [], "affected": [],
-            "undid": next((one["id"] for one in look["bulkhead"].get("transactions", [])), None),
+            "undid": next((one["id"] for one in look.get("bulkhead", {}).get("transactions", [])), None),
         },
         "running_containers": [],
     }  # fmt: skip
