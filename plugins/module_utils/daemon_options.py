@@ -158,6 +158,10 @@ PLAIN_LOG_OPTS = frozenset(
 _RELEASE = re.compile(r"^v?(\d+)\.(\d+)(?:\.(\d+))?")
 
 
+#: Keys whose change hides containers, images or volumes from the daemon; nothing is deleted.
+HIDING = ("userns-remap", "data-root", "exec-root", "storage-driver", "containerd-namespace")
+
+
 def release(version: str) -> tuple[int, int, int]:
     """Return the numeric release of an engine version: ``26.1.5+dfsg1`` gives ``(26, 1, 5)``.
 

@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import os
 import re
+import stat
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
@@ -267,11 +268,27 @@ def set_booleans(host: Host, wanted: typing.Mapping[str, bool]) -> None:
 def relabel(host: Host, path: str) -> None:
     """Give a directory and what is below the types that the policy has for them.
 
-    Levels stay as they are: a volume that belongs to one container still does.
+    Levels stay as they are: a volume that belongs to one container still does. So do nodes of devices,
+    which the policy lets nobody label: dockerd makes ``volumes/backingFsBlockDev`` and removed files
+    of layers are such.
 
     :raises HostError: something could not be labelled.
     """
-    _run(host, "restorecon", ["-R", host.path(path)])
+    # It takes the last character of what ends without the separator for one.
+    names = "".join(name + "\0" for name in _not_devices(host.path(path)))
+    _run(host, "restorecon", ["-i", "-0", "-f", "-"], os.fsencode(names))
+
+
+def _not_devices(top: str) -> typing.Iterator[str]:
+    """Walk a tree without following links."""
+    yield top
+    for directory, directories, others in os.walk(top):
+        for name in directories + others:
+            path = os.path.join(directory, name)
+            with contextlib.suppress(FileNotFoundError):
+                mode = os.lstat(path).st_mode
+                if not (stat.S_ISBLK(mode) or stat.S_ISCHR(mode)):
+                    yield path
 
 
 def enforce(host: Host, on: bool) -> None:
@@ -312,11 +329,11 @@ def unpacked(text: str | None) -> bytes | None:
     return None if text is None else base64.b64decode(text)
 
 
-def _run(host: Host, name: str, arguments: list[str]) -> None:
+def _run(host: Host, name: str, arguments: list[str], stdin: bytes | None = None) -> None:
     path = program(host, name)
     if path is None:
         raise HostError("%s is not on this host; install the package policycoreutils" % name)
-    done = host.run([path, *arguments], timeout=_TIMEOUT)
+    done = host.run([path, *arguments], timeout=_TIMEOUT, stdin=stdin)
     if done.rc != 0:
         told = [line.strip() for line in (done.err + "\n" + done.out).splitlines() if line.strip()]
         raise HostError("%s: %s" % (name, "; ".join(told)[:600] or "status %d" % done.rc))

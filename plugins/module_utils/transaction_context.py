@@ -13,6 +13,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     ledger as ledger_module,
     transaction_files as files,
 )
+from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import HIDING
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import (
     Host,
     HostError,
@@ -222,10 +223,10 @@ class Transaction:
         return frozenset(op["key"] for op in self.plan.of("json_set", "json_remove"))
 
     @property
-    def remaps(self) -> bool:
-        """Whether userns-remap changes, which hides what the daemon holds now."""
-        names = (self.new_document.get("userns-remap"), self.old_document.get("userns-remap"))
-        return names[0] != names[1]
+    def hides(self) -> str:
+        """Keys that change and so hide what the daemon holds now, for a message; empty when none does."""
+        old, new = self.old_document, self.new_document
+        return ", ".join(key for key in HIDING if old.get(key) != new.get(key))
 
     @property
     def keeps_containers(self) -> bool:
@@ -241,7 +242,7 @@ class Transaction:
         """Whether live-restore must stay for the restart although the new daemon.json lacks it."""
         by_flag = "live-restore" in self.flags and bool(self.live_restore)
         wanted = self.new_document.get("live-restore") is True or by_flag
-        return self.keeps_containers and not wanted and not self.remaps
+        return self.keeps_containers and not wanted and not self.hides
 
     def identity(self) -> Identity | None:
         """Return which run of the daemon is active; None when systemd does not run it."""

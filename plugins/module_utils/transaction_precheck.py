@@ -361,13 +361,13 @@ def check_containers(tx: Transaction) -> None:
     names = ", ".join(sorted(str(item["name"]) for item in health.running(tx.before)))
     if not names:
         return
-    if tx.remaps and tx.live_restore:
+    if tx.hides and tx.live_restore:
         # They would go on running where no daemon sees them any more.
         raise HostError(
-            "userns-remap changes while live-restore keeps these containers running out of the new "
-            "daemon's sight; stop them first: " + names
+            "%s changes while live-restore keeps these containers running out of the new daemon's "
+            "sight; stop them first: %s" % (tx.hides, names)
         )
-    if not tx.plan.allow_container_restart and (tx.remaps or not tx.keeps_containers):
+    if not tx.plan.allow_container_restart and (tx.hides or not tx.keeps_containers):
         raise HostError(
             "a restart without live-restore ends these containers: %s; stop "
             "them first, or allow it (plan.daemon.allow_container_restart)" % names

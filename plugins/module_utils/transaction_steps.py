@@ -343,9 +343,9 @@ def health_gate(tx: Transaction) -> str | Skipped:
         return Skipped("the daemon does not run")
     api, restarts, expected = tx.daemon.api, tx.daemon.history, health.stable(tx.before)
     details = []
-    hidden = tx.restarted and tx.remaps
+    hidden = tx.restarted and tx.hides
     if hidden:
-        details.append("containers of before are out of sight of the new user namespace")
+        details.append("containers of before are out of sight, because %s changed" % hidden)
     else:
         details += health.wait_for_containers(tx.host, api, expected, tx.health_timeout, restarts)
     architecture = str(tx.before["os"].get("architecture"))

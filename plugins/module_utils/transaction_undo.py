@@ -90,7 +90,7 @@ def undo(
     :param wanted: its id, or ``last`` for the newest one that still holds.
     :param check_mode: say what would be done, and write nothing.
     :param allow_container_restart: allow a restart of the daemon that ends running containers.
-    :param accept_hidden_data: allow that a change of userns-remap hides containers that are there.
+    :param accept_hidden_data: allow that a change of userns-remap or data-root hides containers.
     :param identifier: the id of this undo itself; None for one of now.
     :param boot: the command that undoes at boot what a loss of power leaves; None for none.
     :returns: as ``transaction.apply``; ``transaction`` also has ``undid``, the id of the one that
@@ -462,8 +462,8 @@ class _Reversal:
     def _check_hidden(self, accepted: bool) -> None:
         tx = self._tx
         names = sorted(str(item["name"]) for item in tx.before.get("containers") or [])
-        if tx.running and tx.plan.effect == "restart" and tx.remaps and names and not accepted:
+        if tx.running and tx.plan.effect == "restart" and tx.hides and names and not accepted:
             raise HostError(
-                "userns-remap changes, which hides these containers (they are not deleted): %s; "
-                "remove them first, or accept it" % ", ".join(names)
+                "%s changes, which hides these containers (they are not deleted): %s; "
+                "remove them first, or accept it" % (tx.hides, ", ".join(names))
             )

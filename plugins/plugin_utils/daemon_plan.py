@@ -13,6 +13,7 @@ import ipaddress
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import (
+    HIDING,
     OPTIONS,
     knows,
     release,
@@ -75,9 +76,6 @@ _DEFAULTS: Json = {
 
 #: Log drivers that write files, which grow unless they are rotated.
 _FILE_DRIVERS = ("json-file", "local")
-
-#: Keys whose taking up hides containers, images and volumes from the daemon.
-_HIDING_KEYS = ("userns-remap", "data-root", "exec-root", "storage-driver", "containerd-namespace")
 
 #: What a look must have read, whatever state Docker is in.
 _SECTIONS = (
@@ -663,7 +661,11 @@ class _Planner:
                 )
             if key == "hosts" and (self.policy.tcp_hosts or self._leaves_listeners(value)):
                 continue
-            if isinstance(value, dict):
+            blocked = key in HIDING and self._moves(key, value) and self._would_hide(key, "options")
+            if blocked:
+                self._row("options", key, "blocked", wanted=value,
+                          effective=self._option(key).get("effective"), **blocked)  # fmt: skip
+            elif isinstance(value, dict):
                 self._want_members("options", key, value, True, None)
             else:
                 self._want_key("options", key, value, True)
@@ -859,13 +861,37 @@ class _Planner:
                 "reason": "features.containerd-snapshotter is true in "
                 f"{self.config['path']}, and dockerd refuses both together; remove it first"
             }
+        return self._would_hide("remapping", "userns")
+
+    def _moves(self, key: str, value: object) -> bool:
+        """Tell whether a value differs from what the daemon uses now."""
+        effective = self._option(key).get("effective")
+        if effective is None:
+            return (self._in_file(key) or {}).get("value") != value
+        # A remapped daemon shows its own folder below the data root.
+        return not str(effective).startswith(str(value))
+
+    def _would_hide(self, change: str, name: str) -> Json | None:
+        """Return why a change must not hide what the daemon holds, or None when it may.
+
+        :param change: what changes: a key, or remapping.
+        :param name: begins the name of the variable that accepts it.
+        """
         if self.alive:
             return {
                 "reason": "these containers run and would be left behind; stop them first",
                 "affected": _names(self.alive),
             }
-        accept = variable("userns_accept_hidden_data")
-        if self.policy.userns_accept_hidden_data:
+        accept = variable(f"{name}_accept_hidden_data")
+        options, userns = (
+            self.policy.options_accept_hidden_data,
+            self.policy.userns_accept_hidden_data,
+        )
+        moved = any(self._moves(*item) for item in self.policy.options.items() if item[0] in HIDING)
+        # What an accepted option hides cannot be hidden a second time.
+        if change == "exec-root" or (options and (moved or name == "options")):
+            return None
+        if userns and name == "userns":
             return None
         if self.engine["state"] == "absent" and not self._data_left_behind():
             return None
@@ -883,7 +909,7 @@ class _Planner:
         hidden += [f"volume {volume['name']}" for volume in self.look["volumes"]]
         if hidden:
             return {
-                "reason": "these would be hidden, not deleted, until remapping is off again",
+                "reason": f"these would be hidden, not deleted, until {change} is as it was",
                 "affected": hidden,
                 "accept": accept,
             }
@@ -1218,6 +1244,11 @@ class _Planner:
                 self._operation("disown", "somebody else changed it since", kind="json_key",
                                 path=item["path"], key=key, **fields)  # fmt: skip
                 continue
+            blocked = key in HIDING and self._would_hide(key, "options")
+            if blocked:
+                self._row("options", setting, "blocked", effective=self._option(key).get("effective"),
+                          **blocked)  # fmt: skip
+                continue
             self._row("options", setting, "change", reason="no longer in the policy: put back")
             self._operation(
                 "json_remove",
@@ -1352,16 +1383,14 @@ class _Planner:
             return []
         planned = {op.get("key") for op in self.operations}
         found = []
-        for key in _HIDING_KEYS:
-            effective = self._option(key).get("effective")
+        for key in HIDING:
             value = (self._in_file(key) or {}).get("value")
             if key in planned or (value is None and key != "userns-remap"):
                 continue
             if key == "userns-remap":
-                differs = bool(value) != bool(effective)
+                differs = bool(value) != bool(self._option(key).get("effective"))
             else:
-                # A remapped daemon shows its own folder below the data root.
-                differs = not str(effective or value).startswith(str(value))
+                differs = self._moves(key, value)
             if differs:
                 found.append(key)
         return found

@@ -114,6 +114,7 @@ class Policy:
     profile: str
     settings: Json
     options: Json
+    options_accept_hidden_data: bool
     expect_engine: str
     userns_user: str
     userns_start: int
@@ -459,6 +460,9 @@ def read(raw: typing.Mapping[str, typing.Any]) -> Policy:
         profile=profile,
         settings=settings,
         options=_options(raw.get("options", {}), insecure),
+        options_accept_hidden_data=_boolean(
+            "options_accept_hidden_data", raw.get("options_accept_hidden_data", False)
+        ),
         accept_insecure_registries=insecure,
         expect_engine=expect,
         userns_user=user,

@@ -62,13 +62,15 @@ class FakeSelinux:
         }
         return modules, booleans, (base / KERNEL.lstrip("/") / "enforce").read_text()
 
-    def run(self, name: str, arguments: list[str]) -> Completed:
+    def run(self, name: str, arguments: list[str], stdin: bytes | None = None) -> Completed:
         """Do what a program does with these arguments."""
         if name == "restorecon":
-            assert arguments[0] == "-R"
-            self.relabelled.append(
-                "/" + str(pathlib.Path(arguments[1]).relative_to(self._host.base))
-            )
+            assert arguments == ["-i", "-0", "-f", "-"]
+            *paths, rest = (stdin or b"").decode().split("\0")
+            assert not rest, "restorecon loses the last character of a name that no separator ends"
+            self.relabelled += [
+                "/" + str(pathlib.Path(path).relative_to(self._host.base)) for path in paths
+            ]
             return Completed(0, "", "")
         if name == "setsebool":
             assert arguments[0] == "-P"

@@ -404,7 +404,7 @@ class ActHost(FakeHost):
         if name in fake_selinux.PROGRAMS:
             self.calls.append("%s %s" % (name, argv[1]))
             assert self.selinux
-            return self.selinux.run(name, argv[1:])
+            return self.selinux.run(name, argv[1:], stdin)
         if name == "journalctl":
             return Completed(0, "\n".join(self.daemon.log), "")
         if name in ("groupadd", "groupdel", "useradd", "userdel", "usermod"):

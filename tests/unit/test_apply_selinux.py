@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import typing
 
 import pytest
@@ -200,6 +201,22 @@ def test_a_data_root_is_made_before_it_is_labelled(host: ActHost) -> None:
     host.daemon.witness_error = None
     done(host, selinux("relabel", path="/srv/docker"))
     assert (host.base / "srv/docker").stat().st_mode & 0o7777 == 0o711
+
+
+def test_nodes_of_devices_and_what_links_lead_to_keep_their_labels(host: ActHost) -> None:
+    """The policy lets nobody label the node that dockerd makes for quotas: restorecon -R fails on it."""
+    root = host.base / "srv/docker/volumes"
+    root.mkdir(parents=True)
+    os.mknod(root / "backingFsBlockDev", stat.S_IFCHR | 0o600, 0)
+    (root / "kept").mkdir()
+    (root / "away").symlink_to("/etc")
+    done(host, selinux("relabel", path="/srv/docker"))
+    assert sorted(policy(host).relabelled) == [
+        "/srv/docker",
+        "/srv/docker/volumes",
+        "/srv/docker/volumes/away",
+        "/srv/docker/volumes/kept",
+    ]
 
 
 # -- enforcing -----------------------------------------------------------------------------------

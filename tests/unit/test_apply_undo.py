@@ -252,6 +252,15 @@ def test_hiding_containers_is_refused() -> None:
         assert "bulkhead-userns" not in (host.base / "etc/passwd").read_text()
 
 
+def test_other_keys_hide_containers_too() -> None:
+    key = "containerd-namespace"
+    with act_host() as host:
+        committed(host, plan(json_set(host, key, "other"), effect="restart"))
+        host.daemon.add("web")
+        refused(host, "last", f"{key} changes, which hides these", allow_container_restart=True)
+        undone(host, allow_container_restart=True, accept_hidden_data=True)
+
+
 def test_accounts_that_a_later_key_needs_stay() -> None:
     with act_host() as host:
         first = committed(host, plan(*accounts(host)))

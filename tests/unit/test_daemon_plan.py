@@ -271,6 +271,39 @@ def test_userns_names_what_would_be_hidden_and_the_accepting_variable() -> None:
     assert sets(accepted)["userns-remap"] == "bulkhead-remap"
 
 
+@pytest.mark.parametrize("key", ["data-root", "storage-driver", "containerd-namespace"])
+def test_an_option_that_hides_data_is_refused_unless_that_is_accepted(key: str) -> None:
+    look = obs.stock(volumes=[{"name": "data"}])
+    look["engine"]["options"][key] = obs.option(effective="as it is")
+    row = rows(planned(look, options={key: "other"}))[key]
+    assert (row["state"], row["affected"]) == ("blocked", ["volume data"])
+    assert row["accept"] == "docker_daemon_options_accept_hidden_data"
+    accepted = planned(look, options={key: "other"}, options_accept_hidden_data=True)
+    # Nothing is left that remapping could hide.
+    assert {key, "userns-remap"} <= sets(accepted).keys()
+    assert key not in sets(planned(look, options={key: "as it is"}))
+
+
+def test_where_docker_keeps_its_data_never_changes_under_running_containers() -> None:
+    look = obs.stock(containers=[obs.container()])
+    options = {"data-root": "/srv/docker", "exec-root": "/run/other", "log-level": "info"}
+    plan = planned(look, options=options, options_accept_hidden_data=True)
+    found = rows(plan)
+    assert {found[key]["state"] for key in ("data-root", "exec-root")} == {"blocked"}
+    assert (found["data-root"]["affected"], found["data-root"]["accept"]) == (["web"], None)
+    assert sets(plan)["log-level"] == "info"
+
+
+def test_a_data_root_that_leaves_the_policy_is_not_taken_from_its_containers() -> None:
+    moved = {"data-root": "/srv/docker"}
+    look = obs.apply(obs.stock(), planned(obs.stock(), options=moved))
+    look["containers"] = [obs.container()]
+    row = rows(planned(look))["data-root"]
+    assert (row["state"], row["affected"]) == ("blocked", ["web"])
+    look["containers"] = []
+    assert rows(planned(look))["data-root"]["state"] == "change"
+
+
 def test_userns_is_never_switched_under_running_containers() -> None:
     look = obs.stock(containers=[obs.container()])
     row = rows(planned(look, userns_remap=True, userns_accept_hidden_data=True))["userns-remap"]

@@ -55,6 +55,7 @@ def policies(draw: st.DrawFn) -> Json:
         "restart": draw(st.sampled_from(["when_needed", "never"])),
         "restart_stops_containers": draw(st.booleans()),
         "userns_accept_hidden_data": draw(st.booleans()),
+        "options_accept_hidden_data": draw(st.booleans()),
     }
 
 
