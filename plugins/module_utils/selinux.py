@@ -165,20 +165,41 @@ def equivalences_file(host: Host) -> str:
 
 
 def equivalences(text: str) -> dict[str, str]:
-    """Return the paths of such a file, each with the one that it is labelled like."""
-    rows = (line.split() for line in text.splitlines())
-    return {row[0]: row[1] for row in rows if len(row) == 2 and not row[0].startswith("#")}
+    """Return the paths of such a file, each with the one that it is labelled like.
+
+    Of the lines that cover a path libselinux takes the first one, not the longest: one that stands
+    behind another that covers its path is never used, and left out.
+    """
+    found: dict[str, str] = {}
+    for path, like in filter(None, map(_equivalence, text.splitlines())):
+        if not any(_covers(former, path) for former in found):
+            found[path] = like
+    return found
 
 
 def with_equivalences(text: str, wanted: typing.Mapping[str, str | None]) -> str:
-    """Return the text with some lines added, changed or (None) taken out; all others as they are."""
+    """Return the text with some lines added, changed or (None) taken out; all others as they are.
+
+    A line goes before the first one that covers its path, or to the end.
+    """
     lines = [
-        line
-        for line in text.splitlines()
-        if not (len(line.split()) == 2 and line.split()[0] in wanted)
+        line for line in text.splitlines() if (_equivalence(line) or ("", ""))[0] not in wanted
     ]
-    lines += ["%s %s" % (path, like) for path, like in sorted(wanted.items()) if like is not None]
+    for path, like in sorted(wanted.items()):
+        if like is not None:
+            rows = map(_equivalence, lines)
+            covered = (at for at, row in enumerate(rows) if row and _covers(row[0], path))
+            lines.insert(next(covered, len(lines)), "%s %s" % (path, like))
     return "".join(line + "\n" for line in lines)
+
+
+def _equivalence(line: str) -> tuple[str, str] | None:
+    row = line.split()
+    return (row[0], row[1]) if len(row) == 2 and not row[0].startswith("#") else None
+
+
+def _covers(path: str, other: str) -> bool:
+    return other == path or other.startswith(path.rstrip("/") + "/")
 
 
 def label(host: Host, path: str) -> str | None:

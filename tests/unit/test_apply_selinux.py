@@ -184,6 +184,21 @@ def test_a_path_is_labelled_like_another_one(host: ActHost) -> None:
     assert owned(host) == []
 
 
+def test_a_path_below_another_one_comes_before_it(host: ActHost) -> None:
+    """The first line that covers a path counts: behind its data root, a remapped folder's is never used."""
+    own, root = "/srv/docker/231072.231072", "/srv/docker"
+    host.write(SUBS, "/home2 /home\n/srv /var\n")
+    lines = [selinux("equivalence", name=name, like="/var/lib/docker") for name in (root, own)]
+    done(host, *lines)
+    ours = "%s /var/lib/docker\n%s /var/lib/docker\n" % (own, root)
+    assert (host.base / SUBS.lstrip("/")).read_text() == "/home2 /home\n" + ours + "/srv /var\n"
+    # As somebody may have written it: what is never used does not count, and is written where it is.
+    host.write(SUBS, "%s /var/lib/docker\n/srv/dockers /var\n%s /var/lib/docker\n" % (root, own))
+    assert [item["intact"] for item in owned(host)] == [True, False]
+    done(host, lines[1])
+    assert (host.base / SUBS.lstrip("/")).read_text() == ours + "/srv/dockers /var\n"
+
+
 def test_the_file_goes_with_our_last_line(host: ActHost) -> None:
     before = whole(host)
     done(host, selinux("equivalence", name="/srv/docker", like="/var/lib/docker"))
