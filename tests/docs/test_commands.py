@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit import answers
-from tests.unit.checkout import ROOT, project_files
+from tests.unit.checkout import ROOT, copy_to, project_files
 
 PAGES = [path for path in project_files() if path.suffix == ".md"]
 
@@ -87,14 +86,10 @@ def elsewhere(command: str) -> list[str]:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the checkout with a fleet of two hosts, to which harden was applied once."""
     place = tmp_path_factory.mktemp("checkout")
-    for path in project_files():
-        copy = place / path.relative_to(ROOT)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, copy)
+    copy_to(place)
     collection = place / "playbooks/collections/ansible_collections/bulkhead/hardening"
     collection.parent.mkdir(parents=True, exist_ok=True)
     collection.symlink_to(place)
-    (place / "plugins/filter").symlink_to("../filter_plugins")
     here = {
         "ansible_connection": "local",
         "ansible_become": False,

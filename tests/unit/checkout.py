@@ -5,11 +5,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 COLLECTIONS = ROOT / "playbooks" / "collections"
+#: Environment variables with which Ansible runs the checkout itself, as its owner configured it.
+SETTINGS = {
+    "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+    "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+    "ANSIBLE_NOCOLOR": "1",
+}
 
 
 def names(pattern: str) -> list[str]:
@@ -32,15 +39,33 @@ def project_files() -> list[Path]:
     return [path for path in paths if path.is_file() and not path.is_symlink()]
 
 
+def copy_to(place: Path) -> None:
+    """Copy the files of the checkout, and the link by which Ansible finds the filters."""
+    for path in project_files():
+        target = place / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target)
+    (place / "plugins/filter").symlink_to("../filter_plugins")
+
+
 def run(
     cwd: Path, command: list[str], settings: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program of Ansible with these settings in place of the user's; it must succeed.
+    """Do what :func:`attempt` does; the program must succeed."""
+    done = attempt(cwd, command, settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def attempt(
+    cwd: Path, command: list[str], settings: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a program of Ansible with these settings in place of the user's.
 
     :param settings: environment variables.
     """
     own = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
-    done = subprocess.run(
+    return subprocess.run(
         command,
         cwd=cwd,
         check=False,
@@ -49,5 +74,3 @@ def run(
         env={**own, **settings},
         timeout=180,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done

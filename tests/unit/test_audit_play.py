@@ -5,15 +5,13 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
-import subprocess
 import typing
 
 import pytest
 
 from tests.unit import audit_results
-from tests.unit.checkout import COLLECTIONS, ROOT
+from tests.unit.checkout import ROOT, SETTINGS, attempt
 from tests.unit.test_audit_bench import bench_file
 
 Json = dict[str, typing.Any]
@@ -43,23 +41,14 @@ def play(place: pathlib.Path, *arguments: str, **variables: typing.Any) -> Done:
     inventory.write_text(json.dumps({"docker_hosts": {"hosts": hosts}}))
     folder = place / "reports"
     given = {"docker_audit_report_dir": str(folder), **variables}
-    own = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
-    done = subprocess.run(
+    done = attempt(
+        pathlib.Path.cwd(),
         [
             *("ansible-playbook", "--inventory", str(inventory), "--extra-vars", json.dumps(given)),
             *arguments,
             str(ROOT / "playbooks" / "audit.yml"),
         ],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        env={
-            **own,
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
-            "ANSIBLE_NOCOLOR": "1",
-        },
+        SETTINGS,
     )
     return Done(done.returncode, done.stdout + done.stderr, folder)
 

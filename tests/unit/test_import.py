@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit import answers
-from tests.unit.checkout import ROOT, names, project_files, run
+from tests.unit.checkout import ROOT, copy_to, names, run
 
 COLLECTION = Path("collections/ansible_collections/bulkhead/hardening")
 RECORDED = ROOT / "tests/fixtures/observations/trixie-stock-used.json"
@@ -86,11 +85,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def from_git(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return one into which the sources were installed from a repository."""
     source = tmp_path_factory.mktemp("source")
-    for path in project_files():
-        target = source / path.relative_to(ROOT)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, target)
-    (source / "plugins/filter").symlink_to("../filter_plugins")
+    copy_to(source)
     identity = ("-c", "user.name=Ann", "-c", "user.email=ann@example.org")
     for command in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "-m", "All")):
         subprocess.run(["git", *identity, *command], cwd=source, check=True)

@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.unit.checkout import COLLECTIONS, ROOT, names
+from tests.unit.checkout import ROOT, SETTINGS, attempt, names
 
 
 def run(place: Path, playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -22,27 +21,8 @@ def run(place: Path, playbook: str, *arguments: str) -> subprocess.CompletedProc
         name: {"hosts": {name[0]: unreachable}} for name in ("docker_hosts", "web", "builders")
     }
     (place / "hosts.yml").write_text(json.dumps(hosts))
-    own = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
-    return subprocess.run(
-        [
-            "ansible-playbook",
-            "-i",
-            "hosts.yml",
-            *arguments,
-            str(ROOT / f"playbooks/{playbook}.yml"),
-        ],
-        cwd=place,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        env={
-            **own,
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
-            "ANSIBLE_NOCOLOR": "1",
-        },
-    )
+    path = str(ROOT / f"playbooks/{playbook}.yml")
+    return attempt(place, ["ansible-playbook", "-i", "hosts.yml", *arguments, path], SETTINGS)
 
 
 @pytest.mark.parametrize("playbook", names("playbooks/*.yml"))
