@@ -423,11 +423,12 @@ class _Planner:
         if here and seen.get("type") == _ROOT_TYPE:
             return
         setting = f"labels below {base}"
-        if here and self.containers:
-            reason = f"they are not those of Docker's data; stop these containers, run restorecon -R {base}"
+        if here and self.restart.alive:
+            reason = (
+                "they are not those of Docker's data; stop these containers, then run this again"
+            )
             self._row(setting, DATA_ROOT, "pending", effective=seen.get("type"), wanted=_ROOT_TYPE,
-                      affected=sorted(str(item["name"]) for item in self.containers),
-                      reason=reason)  # fmt: skip
+                      affected=self.restart.alive, reason=reason)  # fmt: skip
             return
         self._row(setting, DATA_ROOT, "change", effective=seen.get("type") if here else None,
                   wanted=_ROOT_TYPE)  # fmt: skip

@@ -273,13 +273,14 @@ def moved(kind: str) -> Json:
     return observation
 
 
-def test_a_moved_root_in_use_is_relabelled_by_hand() -> None:
+def test_a_moved_root_is_not_relabelled_under_running_containers() -> None:
     observation = moved("var_t")
+    observation["containers"] = [{**obs.container("old"), "state": "exited"}]
     assert kinds(planned(observation)) == ["selinux_relabel"]
-    observation["containers"] = [obs.container("web", process_label=LABEL % "container_t")]
+    observation["containers"] += [obs.container("web", process_label=LABEL % "container_t")]
     found = row(planned(observation), "labels below /srv/docker")
     assert (found["state"], found["affected"]) == ("pending", ["web"])
-    assert "run restorecon -R /srv/docker" in found["reason"]
+    assert "stop these containers, then run this again" in found["reason"]
     assert plans.is_empty(planned(moved("container_var_lib_t")))
 
 
