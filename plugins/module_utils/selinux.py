@@ -45,7 +45,9 @@ _PROGRAMS = {
 _MOST_BYTES = 1024 * 1024
 
 #: What a transaction changes of SELinux, as its journal calls it, in the order of undoing it.
-EFFECTS = ("selinux_module", "selinux_boolean", "selinux_relabel", "selinux_enforcing")
+POLICY_EFFECTS = ("selinux_module", "selinux_boolean", "selinux_enforcing")
+RELABEL = "selinux_relabel"
+EFFECTS = (*POLICY_EFFECTS, RELABEL)
 
 
 # -- what is there -------------------------------------------------------------------------------
@@ -333,7 +335,7 @@ def put_back(host: Host, effect: Json, directory: str) -> None:
         change_modules(host, former, directory)
     elif kind == "selinux_boolean":
         set_booleans(host, different(host, effect["before"]))
-    elif kind == "selinux_relabel":
+    elif kind == RELABEL:
         if host.lstat(effect["path"]) is not None:
             relabel(host, effect["path"])
     else:

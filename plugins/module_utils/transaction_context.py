@@ -124,19 +124,21 @@ class SelinuxChange:
     """What a plan changes of SELinux; see transaction_selinux.
 
     ``modules``: texts by name, None to remove. ``relabel``: directories to label as the policy has
-    them. ``former``: what paths were labelled like, and ``before``: what booleans were, until now.
+    them, and ``left``: those that the daemon leaves by this. ``former``: what paths were labelled
+    like, and ``before``: what booleans were, until now.
     """
 
     def __init__(self) -> None:
         self.modules: dict[str, bytes | None] = {}
         self.booleans: dict[str, bool] = {}
         self.relabel: list[str] = []
+        self.left: list[str] = []
         self.enforcing = False
         self.former: dict[str, str | None] = {}
         self.before: dict[str, bool | None] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.modules or self.booleans or self.relabel or self.enforcing)
+        return bool(self.modules or self.booleans or self.relabel or self.left or self.enforcing)
 
 
 class Transaction:

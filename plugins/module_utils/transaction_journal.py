@@ -274,6 +274,7 @@ class Undo:
             self._audit_rules,
             self._sysctls,
             self._daemon,
+            self._labels,
             self._ports,
             self._witness,
             self._subids,
@@ -429,9 +430,16 @@ class Undo:
             self.notes.append(note)
 
     def _selinux(self) -> None:
-        """Give the policy back what it had; labels last, by the lines and modules of before."""
+        """Give the policy back what it had."""
+        self._put_back(*selinux.POLICY_EFFECTS)
+
+    def _labels(self) -> None:
+        """Label by the lines and modules of before, once the daemon has left a data root of after."""
+        self._put_back(selinux.RELABEL)
+
+    def _put_back(self, *kinds: str) -> None:
         directory = "%s/%s" % (transaction_path(self._identifier), ledger_module.IMAGES_NAME)
-        for kind in selinux.EFFECTS:
+        for kind in kinds:
             for effect in self._effects(kind):
                 self._attempt(selinux.put_back, self._host, effect, directory)
 

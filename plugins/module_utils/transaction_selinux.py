@@ -31,7 +31,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_jou
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import Operation
 
-MODULE, BOOLEAN, RELABEL, ENFORCING = EFFECTS = selinux.EFFECTS
+MODULE, BOOLEAN, ENFORCING, RELABEL = EFFECTS = selinux.EFFECTS
 EQUIVALENCE = "selinux_equivalence"
 
 OPERATIONS = (
@@ -91,7 +91,7 @@ def check_change(tx: Transaction) -> None:
     needed = {
         "semodule": change.modules,
         "setsebool": change.booleans,
-        "restorecon": change.relabel,
+        "restorecon": change.relabel + change.left,
     }
     for name, wanted in needed.items():
         if wanted and selinux.program(tx.host, name) is None:
@@ -183,15 +183,24 @@ def labels(tx: Transaction) -> str | Skipped:
             if files.status(tx.host, directory) is None:
                 with tx.writer().effect("directory", path=directory):
                     files.make_directory(tx.host, directory, 0o711)
-        with tx.writer().effect(RELABEL, path=path):
-            selinux.relabel(tx.host, path)
-        told.append("labelled " + path)
+        told.append(_relabel(tx, path))
     if change.enforcing and not selinux.enforcing(tx.host):
         with tx.writer().effect(ENFORCING):
             selinux.enforce(tx.host, True)
         told.append("enforcing")
     tx.changed = tx.changed or bool(told)
     return ", ".join(told) if told else Skipped("no label changes")
+
+
+def labels_of_left(tx: Transaction) -> list[str]:
+    """Label what the daemon has left, and say so; before that it would be denied its own files."""
+    return [_relabel(tx, path) for path in tx.selinux.left if files.status(tx.host, path)]
+
+
+def _relabel(tx: Transaction, path: str) -> str:
+    with tx.writer().effect(RELABEL, path=path):
+        selinux.relabel(tx.host, path)
+    return "labelled " + path
 
 
 def own(tx: Transaction) -> None:
@@ -220,10 +229,12 @@ def own(tx: Transaction) -> None:
 def of_effects(tx: Transaction, effects: typing.Iterable[Json]) -> None:
     """Fill in what takes back the effects of a committed transaction.
 
-    Enforcing stays on: Bulkhead never switches it off.
+    Enforcing stays on: Bulkhead never switches it off. So do the labels of a data root that the daemon
+    does not leave, which it then needs.
 
     :raises HostError: somebody changed something of it since.
     """
+    moves = tx.old_document.get("data-root") != tx.new_document.get("data-root")
     for effect in effects:
         if effect["kind"] == MODULE:
             for name, packed in effect["before"].items():
@@ -236,8 +247,8 @@ def of_effects(tx: Transaction, effects: typing.Iterable[Json]) -> None:
                     "boolean " + name, selinux.boolean(tx.host, name), effect["after"][name]
                 )
                 tx.selinux.booleans[name] = value
-        elif effect["kind"] == RELABEL:
-            tx.selinux.relabel.append(effect["path"])
+        elif effect["kind"] == RELABEL and moves:
+            tx.selinux.left.append(effect["path"])
     check_change(tx)
 
 
@@ -264,7 +275,7 @@ def rows(tx: Transaction) -> list[Json]:
         found.append(diffs.row("SELinux", "permissive\n", "enforcing\n"))
     found += [
         diffs.row("labels below " + path, "as they are\n", "as the policy has them\n")
-        for path in tx.selinux.relabel
+        for path in tx.selinux.relabel + tx.selinux.left
     ]
     return [
         row for row in found if row["before"] != row["after"] or "boolean" in row["before_header"]

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, the Bulkhead authors
 # Apache License 2.0 (see LICENSE)
-"""The last step that changes something: accounts and directories of ours that nothing needs now.
+"""The last step that changes something: accounts, directories and labels of ours that nothing needs now.
 
 It comes after the health gate: a daemon that does not do without them has them again at once.
 """
@@ -23,10 +23,13 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_con
     Transaction,
     removed_account,
 )
+from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_selinux import (
+    labels_of_left,
+)
 
 
 def tidy(tx: Transaction) -> str | Skipped:
-    """Remove accounts that the plan takes away, and directories of ours that became empty."""
+    """Remove accounts that the plan takes away, directories of ours that became empty, and labels."""
     removals = {"subids": _remove_ranges, "user": _remove_user, "group": _remove_group}
     gone = []
     # A user's ranges go first, and its group last.
@@ -35,12 +38,14 @@ def tidy(tx: Transaction) -> str | Skipped:
         gone.append((list(removals).index(kind), kind, name))
     for _, kind, name in sorted(gone):
         removals[kind](tx, name)
-    told = ["%s %s" % (kind, name) for _, kind, name in sorted(gone)]
+    told = ["removed %s %s" % (kind, name) for _, kind, name in sorted(gone)]
     for target in [*tx.targets, tx.config]:
         if target.content is None and target.old is not None:
-            told += _remove_directories(tx, files.split(target.path)[0])
+            parent = files.split(target.path)[0]
+            told += ["removed " + path for path in _remove_directories(tx, parent)]
+    told += labels_of_left(tx)
     tx.changed = tx.changed or bool(told)
-    return "removed " + ", ".join(told) if told else Skipped("nothing of ours is left over")
+    return ", ".join(told) if told else Skipped("nothing of ours is left over")
 
 
 def _remove_ranges(tx: Transaction, user: str) -> None:

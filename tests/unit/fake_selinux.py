@@ -26,12 +26,14 @@ def _text(path: pathlib.Path) -> bytes:
 class FakeSelinux:
     """A host whose policy is Debian 13's, in short.
 
-    ``relabelled``: the paths that restorecon was given. ``refuses``: what semodule says, or None.
+    ``relabelled``: the paths that restorecon was given. ``roots``: the daemon's data
+    root whenever it was. ``refuses``: what semodule says, or None.
     """
 
     def __init__(self, host: FakeHost, enforcing: bool = True) -> None:
         self._host = host
         self.relabelled: list[str] = []
+        self.roots: list[str] = []
         self.refuses: str | None = None
         for name in PROGRAMS:
             host.write("/usr/sbin/" + name, "", 0o755)
@@ -67,6 +69,7 @@ class FakeSelinux:
         if name == "restorecon":
             assert arguments == ["-i", "-0", "-f", "-"]
             *paths, rest = (stdin or b"").decode().split("\0")
+            self.roots.append(self._host.engine.answers["/info"]["DockerRootDir"])
             assert not rest, "restorecon loses the last character of a name that no separator ends"
             self.relabelled += [
                 "/" + str(pathlib.Path(path).relative_to(self._host.base)) for path in paths

@@ -187,6 +187,7 @@ class FakeDaemon:
         info.update(
             LiveRestoreEnabled=options.get("live-restore") is True,
             Debug=options.get("debug") is True,
+            DockerRootDir=options.get("data-root", "/var/lib/docker"),
             LoggingDriver=options.get("log-driver", "json-file"),
             SecurityOptions=security,
             Containers=len(self.containers),

@@ -234,6 +234,33 @@ def test_nodes_of_devices_and_what_links_lead_to_keep_their_labels(host: ActHost
     ]
 
 
+def test_labels_go_once_the_daemon_has_left_them(host: ActHost) -> None:
+    """dockerd would be denied the locks of files that are not Docker's data any more."""
+    before = whole(host)
+    moved = plan(
+        json_set(host, "data-root", "/srv/docker"),
+        selinux("equivalence", name="/srv/docker", like="/var/lib/docker"),
+        selinux("relabel", path="/srv/docker"),
+        effect="restart",
+    )
+    host.daemon.witness_error = "no"
+    assert apply(host, moved)["transaction"]["outcome"] == "rolled_back"
+    assert whole(host) == before
+    host.daemon.witness_error = None
+    assert apply(host, moved)["transaction"]["outcome"] == "committed"
+    answer = undo(host)
+    assert answer["transaction"]["outcome"] == "committed", answer["msg"]
+    assert "labels below /srv/docker" in [row["before_header"] for row in answer["diff"]]
+    assert policy(host).roots == ["/var/lib/docker"] * 4
+
+
+def test_an_undo_leaves_labels_that_the_daemon_goes_on_using(host: ActHost) -> None:
+    host.write("/etc/docker/daemon.json", '{"data-root": "/srv/docker"}')
+    done(host, selinux("relabel", path="/srv/docker"))
+    assert undo(host)["transaction"]["outcome"] == "committed"
+    assert policy(host).relabelled == ["/srv/docker"]
+
+
 # -- enforcing -----------------------------------------------------------------------------------
 def test_enforcing_is_switched_on_and_never_off(host: ActHost) -> None:
     host.selinux = FakeSelinux(host, enforcing=False)
