@@ -40,6 +40,26 @@ def selinux(document: typing.Callable[..., Json]) -> Json:
     return typing.cast(Json, document("converge", "after")["observation"]["lsm"]["selinux"])
 
 
+def denied(host: typing.Any) -> list[tuple[float, str]]:
+    """Return when what was denied, but for Ansible's login.
+
+    Debian's policy does not let its own sshd keep wtmp.db.
+    """
+    log = host.check_output("cat /var/log/audit/audit.log")
+    return [
+        (float(moment), what)
+        for moment, what in re.findall(r"audit\((\d+\.\d+):\d+\): avc:  denied (.*)", log)
+        if "scontext=system_u:system_r:sshd_t:" not in what
+    ]
+
+
+def mode(host: typing.Any) -> tuple[bool, str]:
+    """Return whether the kernel denies now, and what it will do after a boot."""
+    config = host.file("/etc/selinux/config").content_string
+    found = re.search(r"(?m)^SELINUX=(\w+)$", config)
+    return host.check_output("cat /sys/fs/selinux/enforce") == "1", found.group(1) if found else ""
+
+
 # -- the transaction -----------------------------------------------------------------------------
 def test_one_transaction_did_it_with_one_restart(document: typing.Callable[..., Json]) -> None:
     transaction = document("converge", "after")["transaction"]
@@ -50,13 +70,7 @@ def test_nothing_was_denied_up_to_its_end(
     host: typing.Any, document: typing.Callable[..., Json]
 ) -> None:
     end = document("converge", "after")["observation"]["collected_at"]
-    log = host.check_output("cat /var/log/audit/audit.log")
-    # Debian's policy does not let its own sshd keep wtmp.db: that is Ansible's login, not the transaction.
-    denials = [
-        (float(moment), what)
-        for moment, what in re.findall(r"audit\((\d+\.\d+):\d+\): avc:  denied (.*)", log)
-        if "scontext=system_u:system_r:sshd_t:" not in what
-    ]
+    denials = denied(host)
     assert [what for moment, what in denials if moment <= end] == []
     assert denials, "the attacks that came later must have left denials, or nothing is logged"
     assert [row for row in selinux(document)["denials"] if row["source"] != "sshd_t"] == []
@@ -159,5 +173,47 @@ def test_a_rollback_takes_all_but_the_enforcing_back(
     assert docker("info --format '{{.DockerRootDir}}'") == "/var/lib/docker"
     assert not host.file("/etc/docker/daemon.json").exists
     # Bulkhead switches it on where it is asked to, and never off.
-    assert host.check_output("cat /sys/fs/selinux/enforce") == "1"
-    assert re.search("(?m)^SELINUX=enforcing$", host.file("/etc/selinux/config").content_string)
+    assert mode(host) == (True, "enforcing")
+
+
+# -- from permissive to enforcing, with a data root elsewhere --------------------------------------
+def test_a_permissive_host_stays_so_unless_asked(
+    host: typing.Any, docker: Call, play: typing.Callable[..., str]
+) -> None:
+    permissive = "setenforce 0 && sed -i s/^SELINUX=.*/SELINUX=permissive/ /etc/selinux/config"
+    host.check_output(permissive)
+    play("harden", docker_harden_roles=["docker_selinux"])
+    assert mode(host) == (False, "permissive")
+    assert "name=selinux" in docker("info --format '{{.SecurityOptions}}'")
+
+
+def test_it_enforces_when_asked_and_works_in_the_data_root_of_then(
+    host: typing.Any, docker: Call, play: typing.Callable[..., str]
+) -> None:
+    play(
+        "harden",
+        docker_harden_roles=["docker_daemon", "docker_selinux"],
+        docker_daemon_options={"data-root": "/srv/docker"},
+        docker_daemon_options_accept_hidden_data=True,
+        docker_selinux_enforcing=True,
+    )
+    assert mode(host) == (True, "enforcing")
+    root = docker("info --format '{{.DockerRootDir}}'")
+    assert re.fullmatch(r"/srv/docker/\d+\.\d+", root)
+    host.check_output("tar -C /usr -c bin/busybox | docker import - bare:1")
+    docker("run --rm --volume kept:/data bare:1 busybox touch /data/file")
+    assert ":container_t:" in docker("run --rm bare:1 busybox cat /proc/self/attr/current")
+    relabel = f"restorecon -R -n -v {root}/overlay2 {root}/volumes/kept/_data"
+    assert host.check_output(relabel) == ""
+
+
+def test_a_rollback_brings_the_daemon_home_without_a_denial(
+    host: typing.Any, docker: Call, play: typing.Callable[..., str]
+) -> None:
+    before = denied(host)
+    play("rollback", bulkhead_rollback="last", docker_harden_rollback_hides_data=True)
+    assert docker("info --format '{{.DockerRootDir}}'") == "/var/lib/docker"
+    assert host.check_output("stat -c %C /srv/docker").split(":")[2] == "var_t"
+    assert host.run("cat /etc/selinux/default/contexts/files/file_contexts.subs").stdout == ""
+    assert mode(host) == (True, "enforcing")
+    assert [what for _, what in denied(host)[len(before) :]] == []
