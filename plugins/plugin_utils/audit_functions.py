@@ -115,6 +115,12 @@ class Functions(functions.Functions):
         """``watched``, but of those who logged in, and of whatever they started, alone."""
         return None if rules is None else audit_watch.watched(thing, rules, wanted, sessions=True)
 
+    @_takes({"types": ["object"]}, _LIST, _TEXT)
+    def _func_silenced_by(self, thing: Json, rules: list[Json] | None, wanted: str) -> str | None:
+        """Return the rule, as a line, that keeps some of those accesses from being recorded."""
+        rule = None if rules is None else audit_watch.silencer(thing, rules, wanted)
+        return None if rule is None else audit_watch.written(rule)
+
     @_takes({"types": ["object"]}, _LIST)
     def _func_records_of(self, image: Json, records: list[Json] | None) -> list[Json] | None:
         """``records_of(object, host.trust.records)``: those of bulkhead-pull about an image."""

@@ -14,6 +14,8 @@ Json = dict[str, typing.Any]
 
 #: Conditions under which a rule still covers everybody who does something.
 _HARMLESS = frozenset({"filetype"})
+#: Types of records, in a file and in the kernel, without which nobody knows who did what to which file.
+_RECORDS = frozenset({"SYSCALL", "1300", "PATH", "1302"})
 #: The condition of a rule that covers those who logged in, and whatever they started.
 SESSIONS: Json = {"field": "auid", "op": "!=", "value": "unset"}
 
@@ -28,18 +30,61 @@ def watched(
     :param wanted: of ``rwxa``.
     :param sessions: be content with the accesses of those who logged in.
     """
+    missing, silencer = _judged(thing, rules, wanted, sessions)
+    return not missing and silencer is None
+
+
+def silencer(
+    thing: Json, rules: typing.Sequence[Json], wanted: str, *, sessions: bool = False
+) -> Json | None:
+    """Return the rule that keeps some of those accesses from being recorded, or None."""
+    return _judged(thing, rules, wanted, sessions)[1]
+
+
+def written(rule: Json) -> str:
+    """Return a rule as a line of a rules file: ``-a never,exit -F uid=0``."""
+    fields = [f"arch={rule['arch']}"] if rule["arch"] else []
+    fields += [f"{rule['kind']}={rule['path']}"] if rule["path"] else []
+    fields += [f"perm={rule['perm']}"] if rule["perm"] is not None else []
+    fields += [f"{item['field']}{item['op']}{item['value']}" for item in rule["fields"]]
+    named = [] if rule["syscalls"] in ([], ["all"]) else [f"-S {','.join(rule['syscalls'])}"]
+    return " ".join(
+        [f"-a {rule['action']},{rule['list']}", *(f"-F {field}" for field in fields), *named]
+    )
+
+
+def _judged(
+    thing: Json, rules: typing.Sequence[Json], wanted: str, sessions: bool
+) -> tuple[set[tuple[str, str]], Json | None]:
+    """Return the accesses that no rule records, and the rule that silences some, if one does."""
     missing = {(kind, arch) for kind in wanted for arch in ("b32", "b64")}
     for rule in rules:
-        if not _covers(rule, thing, sessions):
+        if _silences(rule):
+            return missing, rule
+    for rule in rules:
+        if rule["list"] != "exit" or not _fits(rule, thing, sessions):
             continue
         permissions = rule["perm"] if rule["perm"] is not None else "rwxa"
         fits = {(kind, arch) for kind in permissions for arch in _architectures(rule)}
-        if rule["action"] == "never":
-            if missing & fits:
-                return False
-            continue
+        if rule["action"] == "never" and missing & fits:
+            return missing, rule
         missing -= fits
-    return not missing
+    return missing, None
+
+
+def _silences(rule: Json) -> bool:
+    """Tell whether the kernel records nothing of some tasks because of a rule, whatever others say.
+
+    A task that starts under ``never,task`` has no audit context, and none of its system calls is
+    ever asked about. What the list ``exclude`` names is dropped when it would be written, whatever
+    the rule's action. Source: linux kernel/auditsc.c, audit_alloc and audit_filter.
+    """
+    if rule["list"] == "exclude":
+        return not any(
+            item["field"] == "msgtype" and item["op"] == "=" and item["value"] not in _RECORDS
+            for item in rule["fields"]
+        )
+    return bool(rule["list"] == "task" and rule["action"] == "never")
 
 
 def _architectures(rule: Json) -> tuple[str, ...]:
@@ -50,12 +95,20 @@ def _architectures(rule: Json) -> tuple[str, ...]:
     return (arch,) if arch in ("b32", "b64") else (("b64",) if "64" in arch else ("b32",))
 
 
-def _covers(rule: Json, thing: Json, sessions: bool) -> bool:
-    if rule["list"] != "exit" or "all" not in rule["syscalls"]:
+def _fits(rule: Json, thing: Json, sessions: bool) -> bool:
+    """Tell whether a rule of the list ``exit`` records, or silences, accesses to a thing."""
+    if rule["action"] == "never":
+        # Of whom or of which calls matters not: what it is about is recorded of fewer than everybody.
+        return rule["kind"] == "syscall" or _covers(rule, thing)
+    if rule["action"] != "always" or "all" not in rule["syscalls"]:
         return False
     conditions = [item for item in rule["fields"] if item["field"] not in _HARMLESS]
-    if rule["action"] == "always" and conditions and not (sessions and conditions == [SESSIONS]):
+    if conditions and not (sessions and conditions == [SESSIONS]):
         return False  # it records some accesses only
+    return _covers(rule, thing)
+
+
+def _covers(rule: Json, thing: Json) -> bool:
     path, place = thing["resolved"] or thing["path"], rule["resolved"] or rule["path"]
     if rule["kind"] == "dir":
         return within(path, place)

@@ -181,6 +181,7 @@ class _Planner:
         loaded = self.audit["loaded"] or []
         self.loaded = {audit_rules.identity(rule) for rule in loaded}
         self.foreign = self._foreign(loaded)
+        self.others = self._others(loaded)
         self.locked = self.audit["enabled"] == look_auditd.LOCKED
 
     def run(self) -> Json:
@@ -227,14 +228,24 @@ class _Planner:
 
     def _foreign(self, loaded: typing.Sequence[Json]) -> list[Json]:
         """Return the rules of others that are in force and stay so: in the kernel, and in a file."""
-        own = (EARLY_FILE, LATE_FILE)
-        generated = {row["path"] for row in self.audit["rules_files"] if row["generated"]}
-        kept = {
-            audit_rules.identity(rule)
-            for rule in self.audit["persistent"] or []
-            if rule["file"] not in own and rule["file"] not in generated
-        }
+        kept = {audit_rules.identity(rule) for rule in self._kept()}
         return [rule for rule in loaded if audit_rules.identity(rule) in kept]
+
+    def _kept(self) -> list[Json]:
+        """Return the rules in files of others."""
+        made = {row["path"] for row in self.audit["rules_files"] if row["generated"]}
+        made |= {EARLY_FILE, LATE_FILE}
+        return [rule for rule in self.audit["persistent"] or [] if rule["file"] not in made]
+
+    def _others(self, loaded: typing.Sequence[Json]) -> list[Json]:
+        """Return the rules in force, and those that silence all from the next boot on; none of the user's."""
+        own = {
+            audit_rules.identity(rule)
+            for rule in map(_custom, self.policy.rules)
+            if rule["action"] == "never"
+        }
+        later = [rule for rule in self._kept() if rule["list"] in ("task", "exclude")]
+        return [rule for rule in [*loaded, *later] if audit_rules.identity(rule) not in own]
 
     # -- what is watched -----------------------------------------------------------------------
     def _objects(self) -> None:
@@ -284,7 +295,9 @@ class _Planner:
         lines = self._rules_for(thing, path)
         for line in lines:
             self._add(line)
-        self._judge(name, lines, **common)
+        sessions = thing["control"] == _DATA_ROOT and self.policy.data_root_scope == SESSIONS
+        silencer = audit_watch.silencer(thing, self.others, _WANTED, sessions=sessions)
+        self._judge(name, lines, silencer, **common)
 
     def _rules_for(self, thing: Json, path: str) -> list[str]:
         key = self.policy.key
@@ -306,21 +319,49 @@ class _Planner:
         if rule["action"] == "never":  # before the rules that it is an exception from
             line = re.sub(r"(^|\s)-a(?=\s)", r"\1-A", line)
         self._add(line)
-        self._judge(f"audit of {rule['path']} (yours)", [line], wanted=line)
+        # Whatever else it is about: of tasks without an audit context nothing is recorded.
+        thing = {"path": rule["path"], "resolved": None, "type": "file"}
+        silencer = audit_watch.silencer(thing, self.others, "")
+        self._judge(f"audit of {rule['path']} (yours)", [line], silencer, wanted=line)
 
     def _add(self, line: str) -> None:
         lines = self.lines[EARLY_FILE if self._early(line) else LATE_FILE]
         if line not in lines:
             lines.append(line)
 
-    def _judge(self, name: str, lines: typing.Sequence[str], **common: typing.Any) -> None:
+    def _judge(
+        self,
+        name: str,
+        lines: typing.Sequence[str],
+        silencer: Json | None,
+        **common: typing.Any,
+    ) -> None:
         missing = [line for line in lines if not self._in_kernel(line)]
-        if not missing:
+        if silencer is not None:
+            self._row(name, "rules", "blocked", **common, effective="not recorded, or not all of it",
+                      reason=self._silenced(silencer))  # fmt: skip
+        elif not missing:
             self._row(name, "rules", "ok", **common, effective="recorded")
         elif self._later():
             self._row(name, "rules", "pending", **common, reason=self._later())
         else:
             self._row(name, "rules", "change", **common, effective="not recorded")
+
+    def _silenced(self, rule: Json) -> str:
+        """Return what a rule of somebody else's does to ours, and what to do about it."""
+        identity = audit_rules.identity(rule)
+        files = [one["file"] for one in self._kept() if audit_rules.identity(one) == identity]
+        where = f" of {files[0]}" if files else ""
+        if rule["list"] == "task":
+            return (
+                f"the rule {audit_watch.written(rule)}{where} keeps the kernel from recording anything "
+                "of what starts under it; our rules are in place for when you have taken it out and "
+                "booted"
+            )
+        return (
+            f"the rule {audit_watch.written(rule)}{where} silences ours for what it is about; it is not "
+            "ours to take out"
+        )
 
     def _in_kernel(self, line: str) -> bool:
         rule = typing.cast(Json, audit_rules.parse(line.split(), self._is_directory))

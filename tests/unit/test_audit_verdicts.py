@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import typing
 
 import pytest
 
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils import audit_functions
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
+    audit_evaluate,
+    audit_functions,
+)
 
-from .test_audit_checks import changed, verdicts
+from .test_audit_checks import CASES, CHECKS, WATCHED, changed, verdicts
 
 Json = dict[str, typing.Any]
 GOOD = "containers[name=good]"
@@ -57,6 +61,54 @@ def test_programs_of_32_bits_are_recorded_too(arches: list[str | None], covered:
     thing = {"path": "/etc/docker", "resolved": "/etc/docker", "type": "directory"}
     rules = [{**RULE, "arch": arch} for arch in arches]
     assert audit_functions.Functions()._func_watched(thing, rules, "wa") is covered
+
+
+NEVER: Json = {
+    **RULE,
+    "action": "never",
+    "kind": "syscall",
+    "path": None,
+    "resolved": None,
+    "perm": None,
+}
+UID_0 = [{"field": "uid", "op": "=", "value": "0"}]
+
+
+@pytest.mark.parametrize("check", WATCHED)
+@pytest.mark.parametrize(
+    ("change", "first", "verdict", "line"),
+    [
+        ({"list": "task", "syscalls": []}, True, "fail", "-a never,task"),
+        ({"list": "task", "syscalls": []}, False, "fail", "-a never,task"),
+        ({"list": "task", "fields": UID_0}, False, "fail", "-a never,task -F uid=0"),
+        ({}, True, "fail", "-a never,exit"),
+        ({"fields": UID_0}, True, "fail", "-a never,exit -F uid=0"),
+        ({"syscalls": ["257"]}, True, "fail", "-a never,exit -S 257"),
+        ({"arch": "x86_64"}, True, "fail", "-a never,exit -F arch=x86_64"),
+        ({"kind": "dir", "path": "/"}, True, "fail", "-a never,exit -F dir=/"),
+        ({}, False, "pass", None),
+        ({"perm": "r"}, True, "pass", None),
+        ({"kind": "dir", "path": "/srv", "fields": UID_0}, True, "pass", None),
+        ({"list": "exclude", "syscalls": [], "fields": UID_0}, False, "fail", "-a never,exclude -F uid=0"),
+        ({"list": "exclude", "fields": [{"field": "msgtype", "op": "=", "value": "1300"}]}, False, "fail",
+         "-a never,exclude -F msgtype=1300"),
+        ({"list": "exclude", "fields": [{"field": "msgtype", "op": "=", "value": "1307"}]}, False, "pass",
+         None),
+        ({"list": "user"}, True, "pass", None),
+        ({"list": "task", "action": "always"}, True, "pass", None),
+    ],
+)  # fmt: skip
+def test_rules_that_silence_a_watch(
+    check: str, change: Json, first: bool, verdict: str, line: str | None
+) -> None:
+    look, policy = changed(copy.deepcopy(CASES[check]["pass"]))
+    rules = look["audit"]["loaded"]
+    look["audit"]["persistent"] = []
+    rules.insert(0 if first else len(rules), {**NEVER, **change})
+    found = audit_evaluate.evaluate([CHECKS[check]], look, policy)["results"][0]
+    shown = {item["evidence"] and item["evidence"]["silenced_by"] for item in found["items"]}
+    assert verdict in {item["verdict"] for item in found["items"]}
+    assert line is None or line in shown
 
 
 def test_members_that_a_directory_service_may_know() -> None:

@@ -228,6 +228,62 @@ def test_a_rule_that_the_next_boot_forgets_does_not_count(look: Json) -> None:
     assert "-w /etc/docker -p wa -k docker" in lines(docker_auditd_plan(look, {}))
 
 
+@pytest.mark.parametrize(
+    ("line", "persistent", "reason"),
+    [
+        (
+            "-a never,task",
+            True,
+            "-a never,task of /etc/audit/rules.d/10-theirs.rules keeps the kernel",
+        ),
+        ("-a never,task", False, "-a never,task keeps the kernel"),
+        (
+            "-a never,exclude -F uid=0",
+            True,
+            "-a never,exclude -F uid=0 of /etc/audit/rules.d/10-theirs",
+        ),
+        ("-a never,exit -F uid=0", True, "-a never,exit -F uid=0 of /etc/audit/rules.d/10-theirs"),
+    ],
+)
+def test_rules_of_others_that_silence_ours_are_told_and_left(
+    look: Json, line: str, persistent: bool, reason: str
+) -> None:
+    foreign(look, line, persistent=persistent)
+    more = {"rules": ["-w /srv/secrets -p wa"]}
+    plan = docker_auditd_plan(look, more)
+    after = docker_auditd_plan(applied(look, plan), more)
+    for found in (plan, after):
+        rows = [row for row in found["settings"] if row["control"]]
+        assert {row["state"] for row in rows} == {"blocked"}
+        assert all(reason in row["reason"] for row in rows)
+    mine = states(after)["audit of /srv/secrets (yours)"]
+    assert mine == ("ok" if "exit" in line else "blocked")
+    # Ours are there for when the other one is gone.
+    assert operations(plan)[3:] == [("audit_load", EARLY), ("audit_load", LATE)]
+    assert after["operations"] == []
+
+
+def test_a_rule_that_silences_the_tasks_of_the_next_boot(look: Json) -> None:
+    plan = docker_auditd_plan(look, {})
+    after = applied(look, plan)
+    place = {"file": "/etc/audit/rules.d/audit.rules", "line": 9}
+    after["audit"]["persistent"].append(rule("-a task,never", **place))
+    assert states(docker_auditd_plan(after, {}))["audit of /etc/docker"] == "blocked"
+
+
+def test_a_rule_of_others_that_comes_after_ours_silences_nothing(look: Json) -> None:
+    plan = docker_auditd_plan(look, {})
+    after = applied(look, plan)
+    foreign(after, "-a never,exit -F uid=0")
+    assert "blocked" not in states(docker_auditd_plan(after, {})).values()
+
+
+def test_an_exception_of_the_users_is_none_of_others(look: Json) -> None:
+    more = {"rules": ["-a never,exit -F dir=/var/lib/docker -F exe=/usr/bin/borg"]}
+    plan = docker_auditd_plan(look, more)
+    assert "blocked" not in states(docker_auditd_plan(applied(look, plan), more)).values()
+
+
 def test_rules_of_the_users(look: Json) -> None:
     more = ["-w /srv/secrets -p rwa -k secrets", "-w /data/x/y -p wa",
             "-a never,exit -F dir=/run/containerd -F exe=/usr/bin/backup"]  # fmt: skip
