@@ -17,6 +17,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     health_image,
     look,
     look_host,
+    look_images,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.docker_api import (
     ApiError,
@@ -30,9 +31,6 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_pla
 
 #: Seconds that a container must have been up to count as stable: not in a restart loop.
 STABLE_AFTER = 10.0
-
-#: Repository of the witness's image, and prefix of its container's name.
-WITNESS_NAME = "bulkhead-health"
 
 _POLL = 0.25
 _WITNESS_TIMEOUT = 60.0
@@ -258,10 +256,10 @@ def witness(host: Host, api: DockerApi, architecture: str, identifier: str) -> J
 
     :raises HostError: it could not be made, did not run, or did not end well.
     """
-    name = "%s-%s" % (WITNESS_NAME, identifier)
+    name = "%s-%s" % (look_images.HEALTH, identifier)
     try:
         root = health_image.archive(architecture)
-        image = api.import_image(WITNESS_NAME, identifier, "bulkhead.role=health", root)
+        image = api.import_image(look_images.HEALTH, identifier, "bulkhead.role=health", root)
         return _run_witness(host, api, name, image)
     except (ApiError, OSError) as exc:
         raise HostError("a throw-away container without options does not work: %s" % exc) from exc
@@ -271,11 +269,13 @@ def witness(host: Host, api: DockerApi, architecture: str, identifier: str) -> J
 
 def remove_witness(api: DockerApi, identifier: str) -> None:
     """Remove the witness's container and image, as far as they are there."""
-    name = "%s-%s" % (WITNESS_NAME, identifier)
+    name = "%s-%s" % (look_images.HEALTH, identifier)
     with contextlib.suppress(ApiError):
         api.request("DELETE", "/containers/" + name, query={"force": "true", "v": "true"})
     with contextlib.suppress(ApiError):
-        api.request("DELETE", "/images/%s:%s" % (WITNESS_NAME, identifier), query={"force": "true"})
+        api.request(
+            "DELETE", "/images/%s:%s" % (look_images.HEALTH, identifier), query={"force": "true"}
+        )
 
 
 def _run_witness(host: Host, api: DockerApi, name: str, image: str) -> Json:

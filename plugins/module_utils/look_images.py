@@ -35,6 +35,11 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_containers import healthcheck
 
+#: Repositories of the images that Bulkhead makes for a moment, for a health check and for attacks, and
+#: prefixes of their containers' names.
+HEALTH: typing.Final = "bulkhead-health"
+PROOF: typing.Final = "bulkhead-proof"
+
 _BLOBS = "io.containerd.content.v1.content/blobs/sha256/"
 
 #: How many steps of one history are told; no engine builds an image with more layers than 127.
@@ -63,8 +68,18 @@ def image(entry: Mapping, used: dict[str, int]) -> Mapping:
         "size": integer(entry.get("Size")) or 0,
         "created": integer(entry.get("Created")) or 0,
         "label_count": len(labels),
-        "bulkhead": "bulkhead.role" in labels,
+        "bulkhead": "bulkhead.role" in labels and _is_ours(tags, digests),
     }
+
+
+def _is_ours(tags: list[str], digests: list[str]) -> bool:
+    """Tell whether all names of an image are of those that Bulkhead gives, and none of a registry.
+
+    An image may label itself. A containerd image store gives digests to what was imported, too.
+    """
+    names = {name.partition("@")[0].rpartition(":")[0] for name in tags}
+    names |= {name.partition("@")[0] for name in digests}
+    return bool(tags) and names <= {HEALTH, PROOF}
 
 
 # -- where the configuration of an image is kept ---------------------------------------------------

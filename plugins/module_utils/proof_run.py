@@ -17,6 +17,7 @@ import shutil
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
+    look_images,
     look_kernel,
     proof_image,
     selinux,
@@ -30,7 +31,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_pass impor
 from ansible_collections.bulkhead.hardening.plugins.module_utils.proof_events import Events
 from ansible_collections.bulkhead.hardening.plugins.module_utils.proof_records import Records
 
-NAME = "bulkhead-proof"
+NAME = look_images.PROOF
 LABEL = "bulkhead.role=proof"
 
 #: Where a run keeps what containers get from the host; with the lock beside it.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ipaddress
 import typing
 
+from ansible_collections.bulkhead.hardening.plugins.module_utils import look_images
 from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import (
     HIDING,
     OPTIONS,
@@ -185,9 +186,8 @@ class _Planner:
         The label alone would not do: a container, or its image, may label itself.
         """
         labels = container.get("labels") or {}
-        return bool(labels.get("bulkhead.role")) and container["name"].startswith(
-            "bulkhead-health-"
-        )
+        ours = container["name"].startswith(look_images.HEALTH + "-")
+        return bool(labels.get("bulkhead.role")) and ours
 
     def _data_left_behind(self) -> bool:
         """Tell whether Docker is gone but its data is still there, for the next one to find."""

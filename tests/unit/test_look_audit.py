@@ -325,6 +325,37 @@ def test_a_network_that_is_another_containers(host: FakeHost) -> None:
     assert found == {"web": "host", "side": "host", "odd": "container"}
 
 
+_OWN_DIGEST = "bulkhead-proof@sha256:" + "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("labels", "tags", "digests", "ours"),
+    [
+        ({"bulkhead.role": "health"}, ["bulkhead-health:1a2b"], [], True),
+        ({"bulkhead.role": "proof"}, ["bulkhead-proof:1a2b"], [_OWN_DIGEST], True),
+        ({}, ["bulkhead-health:1a2b"], [], False),
+        ({"bulkhead.role": "x"}, [], [], False),
+        ({"bulkhead.role": "x"}, ["evil.example/x:1"], [], False),
+        ({"bulkhead.role": "x"}, ["evil.example/bulkhead-health:1"], [], False),
+        ({"bulkhead.role": "x"}, ["bulkhead-health:1", "evil.example/x:1"], [], False),
+        ({"bulkhead.role": "x"}, ["bulkhead-health:1"], ["evil.example/x@sha256:1"], False),
+    ],
+)
+def test_an_image_does_not_take_itself_out_of_the_audit(
+    host: FakeHost, labels: Json, tags: list[str], digests: list[str], ours: bool
+) -> None:
+    name = "sha256:" + "1" * 64
+    row = {"Id": name, "RepoTags": tags, "RepoDigests": digests, "Labels": labels}
+    host.engine.answers["/images/json"] = [row]
+    host.engine.answers[f"/images/{name}/json"] = {"Config": {}}
+    host.engine.answers[f"/images/{name}/history"] = []
+    seen = look.observe(host)
+    assert seen["images"][0]["bulkhead"] is ours
+    judged = verdicts("4.6", seen, audit_evaluate.POLICY)
+    # The check leaves out what has no name.
+    assert set(judged.values()) == {"not_applicable" if ours or not tags else "fail"}
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
