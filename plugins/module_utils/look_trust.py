@@ -17,7 +17,6 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
     names_in,
     os_reason,
     placed_file,
-    sequence,
     text,
 )
 
@@ -53,56 +52,60 @@ def section(host: Host, notes: Notes) -> Mapping:
 
     ``policy``: ``{default, rules, revoked, expired}`` of the one in force, with the number of its rules
     and the fingerprints of its keys that are revoked, and of those whose last day is over; None without
-    one. ``records``: what bulkhead-pull pulled, the oldest first, ``revoked`` and ``expired`` telling
-    that the key is one of those. ``files``: what we would place.
+    one, or when ``policy_state`` is ``unreadable`` (otherwise ``absent`` or ``read``). ``records``: what
+    bulkhead-pull pulled, the oldest first, ``revoked`` and ``expired`` telling that the key is one of
+    those, None without a policy that says so; None when they cannot be read. ``files``: what we would
+    place.
     """
-    policy = _policy(host, notes)
+    policy, state = _policy(host, notes)
     return {
         "policy": policy,
+        "policy_state": state,
         "cosign": any(host.lstat(path + "/cosign") for path in _PROGRAM_DIRECTORIES),
         "sudo": host.lstat("/etc/sudoers.d") is not None,
-        "records": _records(host, notes, policy or {"revoked": [], "expired": []}),
+        "records": _records(host, notes, policy),
         "files": [placed_file(host, path) for path in [*FILES, *_other_files(host, notes)]],
     }
 
 
-def _policy(host: Host, notes: Notes) -> Mapping | None:
+def _policy(host: Host, notes: Notes) -> tuple[Mapping | None, str]:
     try:
         document = mapping(json.loads(host.read_text(POLICY)))
     except FileNotFoundError:
-        return None
+        return None, "absent"
     except OSError as exc:
         notes.add("trust", POLICY, os_reason(exc))
-        return None
+        return None, "unreadable"
     except (ValueError, RecursionError):
         document = {}
-    if document.get("schema") != SCHEMA:
+    lists = [document.get(name, []) for name in ("rules", "revoked", "expiring")]
+    if document.get("schema") != SCHEMA or not all(isinstance(one, list) for one in lists):
         notes.add("trust", POLICY, "not a policy of schema %s" % SCHEMA)
-        return None
-    revoked = [mapping(key) for key in sequence(document.get("revoked"))]
-    expiring = [mapping(key) for key in sequence(document.get("expiring"))]
+        return None, "unreadable"
+    rules, revoked, expiring = lists
     today = time.strftime("%Y-%m-%d", time.gmtime(host.now()))
-    expired = [key for key in expiring if text(key.get("expires")) < today]
-    return {
+    expired = [key for key in map(mapping, expiring) if text(key.get("expires")) < today]
+    found = {
         "default": text(document.get("default")),
-        "rules": len(sequence(document.get("rules"))),
-        "revoked": _fingerprints(revoked),
+        "rules": len(rules),
+        "revoked": _fingerprints(list(map(mapping, revoked))),
         "expired": _fingerprints(expired),
     }
+    return found, "read"
 
 
 def _fingerprints(keys: typing.Sequence[Mapping]) -> list[str]:
     return sorted({text(key.get("sha256")) for key in keys})
 
 
-def _records(host: Host, notes: Notes, policy: Mapping) -> list[Mapping]:
+def _records(host: Host, notes: Notes, policy: Mapping | None) -> list[Mapping] | None:
     try:
         lines = host.read_tail(RECORDS, _RECORDS_BYTES).splitlines()
     except FileNotFoundError:
         return []
     except OSError as exc:
         notes.add("trust", RECORDS, os_reason(exc))
-        return []
+        return None
     found = []
     for line in lines:
         try:
@@ -116,7 +119,7 @@ def _records(host: Host, notes: Notes, policy: Mapping) -> list[Mapping]:
     return found
 
 
-def _record(row: Mapping, policy: Mapping) -> Mapping | None:
+def _record(row: Mapping, policy: Mapping | None) -> Mapping | None:
     digest, key = text(row.get("digest")), text(row.get("key_sha256"))
     at = row.get("at")
     valid = re.match("sha256:" + _HEX, digest) and (not key or re.match(_HEX, key))
@@ -132,8 +135,10 @@ def _record(row: Mapping, policy: Mapping) -> Mapping | None:
         "key": text(row.get("key")) or None,
         "key_sha256": key or None,
         "identity": text(row.get("identity")) or None,
-        "revoked": bool(key) and key in policy["revoked"],
-        "expired": bool(key) and key in policy["expired"],
+        **{
+            name: None if policy is None else bool(key) and key in policy[name]
+            for name in ("revoked", "expired")
+        },
     }
 
 

@@ -11,9 +11,11 @@ import pytest
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import look, look_trust
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import audit_evaluate
 
 from .checkout import ROOT
 from .fake_engine import FakeHost, fake_host
+from .test_audit_checks import verdicts
 
 Json = dict[str, typing.Any]
 SCHEMA = json.loads((ROOT / "docs/schemas/observation.schema.json").read_text())
@@ -112,11 +114,21 @@ def test_a_line_that_is_no_record_is_said(host: FakeHost, line: str) -> None:
     assert [row["reason"] for row in answer["unread"]] == ["a line is no record"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", policy(schema="bulkhead.trust/2")])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        policy()[:-2],
+        policy(schema="bulkhead.trust/2"),
+        policy(revoked={"sha256": OLD}),
+    ],
+)
 def test_a_policy_of_another_kind_is_said(host: FakeHost, text: str) -> None:
     host.write(look_trust.POLICY, text)
     answer = observed(host)
-    assert answer["trust"]["policy"] is None
+    assert (answer["trust"]["policy"], answer["trust"]["policy_state"]) == (None, "unreadable")
     assert "not a policy of schema" in answer["unread"][0]["reason"]
 
 
@@ -130,7 +142,54 @@ def test_what_cannot_be_read_is_said(host: FakeHost, monkeypatch: pytest.MonkeyP
     assert {row["item"] for row in answer["unread"]} == {
         look_trust.POLICY, look_trust.RECORDS, look_trust.KEYS, "/etc/docker/certs.d",
     }  # fmt: skip
-    assert (answer["trust"]["policy"], answer["trust"]["records"]) == (None, [])
+    assert (answer["trust"]["policy"], answer["trust"]["records"]) == (None, None)
+    assert answer["trust"]["policy_state"] == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "expected"),
+    [
+        (policy(), KEY, {"4.12": "pass", "BH-29": "pass", "BH-30": "pass"}),
+        (policy(), OLD, {"4.12": "fail", "BH-29": "fail", "BH-30": "pass"}),
+        (policy()[:-2], OLD, {"4.12": "error", "BH-29": "error", "BH-30": "error"}),
+        (policy(schema="x"), OLD, {"4.12": "error", "BH-29": "error", "BH-30": "error"}),
+        (None, OLD, {"4.12": "manual", "BH-29": "manual", "BH-30": "not_applicable"}),
+    ],
+)
+def test_without_a_policy_that_can_be_read_no_key_is_good(
+    host: FakeHost, text: str | None, key: str, expected: Json
+) -> None:
+    name, digest = "sha256:" + "1" * 64, RECORD["digest"]
+    row = {
+        "Id": name,
+        "RepoTags": ["r.example/shop:1"],
+        "RepoDigests": [f"r.example/shop@{digest}"],
+    }
+    host.engine.answers["/images/json"] = [row]
+    host.engine.answers[f"/images/{name}/json"] = {"Config": {}}
+    host.engine.answers[f"/images/{name}/history"] = []
+    host.write(look_trust.RECORDS, json.dumps({**RECORD, "key_sha256": key}) + "\n")
+    if text is not None:
+        host.write(look_trust.POLICY, text)
+    seen = look.observe(host)
+    jsonschema.validate(seen, SCHEMA)
+    found = {check: verdicts(check, seen, audit_evaluate.POLICY) for check in expected}
+    assert {check: set(rows.values()) for check, rows in found.items()} == {
+        check: {verdict} for check, verdict in expected.items()
+    }
+
+
+def test_records_that_cannot_be_read_are_none(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Host, path: str, *rest: int) -> typing.NoReturn:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Host, "read_tail", refuse)
+    host.engine.answers["/images/json"] = [{"Id": "sha256:" + "1" * 64, "RepoTags": ["x:1"]}]
+    seen = look.observe(host)
+    for check in ("4.12", "BH-29"):
+        assert set(verdicts(check, seen, audit_evaluate.POLICY).values()) == {"error"}
 
 
 def test_content_trust_is_found_where_systemd_and_cron_read(host: FakeHost) -> None:
