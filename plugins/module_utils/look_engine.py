@@ -14,6 +14,7 @@ import re
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import ledger
+from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import release
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import (
     Mapping,
@@ -49,13 +50,14 @@ def engine(
     :param bridge: the network named ``bridge``.
     :param loaded: what :func:`config_loaded` says.
     """
-    confirmed = _confirmed(info, bridge)
+    number = text(version.get("Version")) or text(info.get("ServerVersion"))
+    confirmed = _confirmed(info, bridge, number)
     security = texts(info.get("SecurityOptions"))
     return {
         "state": daemon.state,
         "reason": daemon.reason,
         "binary": daemon.binary,
-        "version": text(version.get("Version")) or text(info.get("ServerVersion")) or None,
+        "version": number or None,
         "api_version": text(version.get("ApiVersion")) or None,
         "rootless": daemon.places.user is not None or _has(security, "rootless"),
         "socket": daemon.socket,
@@ -167,7 +169,7 @@ def _has(security: list[str], name: str) -> bool:
     return any(option.split(",")[0] == "name=" + name for option in security)
 
 
-def _confirmed(info: Mapping, bridge: Mapping) -> Mapping:
+def _confirmed(info: Mapping, bridge: Mapping, version: str) -> Mapping:
     """Return the options whose effective value the daemon itself shows, by daemon.json key."""
     found: Mapping = {}
     if info:
@@ -180,11 +182,12 @@ def _confirmed(info: Mapping, bridge: Mapping) -> Mapping:
             "experimental": info.get("ExperimentalBuild") is True,
             "live-restore": info.get("LiveRestoreEnabled") is True,
             "log-driver": text(info.get("LoggingDriver")),
-            "no-new-privileges": _has(security, "no-new-privileges"),
             "selinux-enabled": _has(security, "selinux"),
             "storage-driver": text(info.get("Driver")),
             "userns-remap": _has(security, "userns"),
         }
+        if _has(security, "no-new-privileges") or _tells_no_new_privileges(version):
+            found["no-new-privileges"] = _has(security, "no-new-privileges")
         found.update(_registries(mapping(info.get("RegistryConfig"))))
         seccomp = _seccomp(security)
         if seccomp:
@@ -200,6 +203,14 @@ def _confirmed(info: Mapping, bridge: Mapping) -> Mapping:
             found["firewall-backend"] = backend.split("+")[0]
     found.update(_bridge(mapping(bridge.get("Options"))))
     return found
+
+
+def _tells_no_new_privileges(version: str) -> bool:
+    """Tell whether an engine names that option in ``/info``: since 24.0, moby pull request 45320."""
+    try:
+        return release(version) >= (24, 0, 0)
+    except ValueError:
+        return False
 
 
 def _data_root(info: Mapping) -> str:

@@ -14,13 +14,18 @@ import typing
 import jsonschema
 import pytest
 
+from ansible_collections.bulkhead.hardening.plugins.filter.docker_daemon_plan import (
+    docker_daemon_plan,
+)
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
+    health,
     ledger,
     look,
     look_common,
     look_daemon,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import audit_evaluate
 from tests.unit.fake_engine import (
     BOOTED_AT,
     CONTAINER_PID,
@@ -33,6 +38,7 @@ from tests.unit.fake_engine import (
     identifier,
     inspection,
 )
+from tests.unit.test_audit_checks import verdicts
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 SCHEMA = json.loads((REPOSITORY / "docs/schemas/observation.schema.json").read_text())
@@ -185,6 +191,45 @@ def test_the_api_confirms_options(host: FakeHost, key: str, info: Json, effectiv
     host.engine.answers["/info"].update(info)
     option = observe(host, "engine")["engine"]["options"][key]
     assert option == {"source": None, "where": None, "effective": effective, "read_from": "api"}
+
+
+@pytest.mark.parametrize(
+    ("version", "written", "shown", "value", "read_from"),
+    [
+        ("20.10.24+dfsg1", True, False, True, "file"),
+        ("20.10.24+dfsg1", None, False, False, "default"),
+        ("20.10.24+dfsg1", True, True, True, "api"),
+        ("24.0.0", True, False, False, "api"),
+        ("26.1.5+dfsg1", True, True, True, "api"),
+    ],
+)
+def test_no_new_privileges_of_engines_that_do_not_tell_it(
+    host: FakeHost, version: str, written: bool | None, shown: bool, value: bool, read_from: str
+) -> None:
+    host.engine.answers["/version"]["Version"] = version
+    security = ["name=seccomp,profile=builtin", *(["name=no-new-privileges"] if shown else [])]
+    host.engine.answers["/info"].update(ServerVersion=version, SecurityOptions=security)
+    configure(host, {} if written is None else {"no-new-privileges": written})
+    host.engine.add(inspection("old", pid=0))
+    seen = observe(host)
+    found = seen["engine"]["effective"]["no_new_privileges"]
+    assert (found["value"], found["read_from"]) == (value, read_from)
+    daemon = verdicts("2.15", seen, audit_evaluate.POLICY)[None]
+    assert daemon == ("pass" if value else "pending" if written else "fail")
+    container = verdicts("5.26", seen, audit_evaluate.POLICY)["old"]
+    assert container == ("pass" if value else "fail")
+    planned = docker_daemon_plan(seen, {"no_new_privileges": True})["settings"]
+    state = next(r["state"] for r in planned if r["setting"] == "no-new-privileges")
+    assert state == ("ok" if value else "pending" if written else "change")
+    if value:  # the health gate after a restart
+        key = "no-new-privileges"
+        assert health.check_options({key: True}, [key], seen, restarted=True) == []
+
+
+def test_an_engine_without_a_number_may_be_an_old_one(host: FakeHost) -> None:
+    host.engine.answers["/version"]["Version"] = "nightly"
+    configure(host, {"no-new-privileges": True})
+    assert observe(host, "engine")["engine"]["options"]["no-new-privileges"]["read_from"] == "file"
 
 
 def test_icc_is_read_from_the_bridge(host: FakeHost) -> None:
@@ -544,7 +589,7 @@ def test_containers_and_their_kernel(host: FakeHost) -> None:
     assert web["kernel"]["nproc"] == {"soft": None, "hard": None}
     assert web["config"]["masked_paths_default"] is True
     assert (old["state"], old["pid"], old["kernel"]) == ("exited", None, None)
-    assert answer["images"][0]["bulkhead"] is True
+    assert answer["images"][0]["bulkhead"] is False  # it labels itself
     assert answer["images"][0]["tags"] == ["shop:1"]
     assert answer["images"][0]["config"]["user"] == "app"
     assert answer["images"][0]["history"][0]["index_update"] is True
