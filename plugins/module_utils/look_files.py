@@ -220,7 +220,7 @@ def _registry_certificates(host: Host, notes: Notes, found: _Files, directory: s
                 return
             kind = "key" if path.endswith(".key") else "certificate"
             if stat_module.S_ISDIR(status.st_mode):
-                found.add(path, "directory", "3.7")
+                found.add(path, "directory", "3.7", "3.8")
                 waiting.extend("%s/%s" % (path, name) for name in host.listdir(path))
             else:
                 found.add(path, kind, "3.7", "3.8")

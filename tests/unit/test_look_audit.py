@@ -383,6 +383,39 @@ def test_what_an_address_reaches(address: str, expected: str | None) -> None:
     assert address_class(address) == expected
 
 
+@pytest.mark.parametrize(
+    ("directory", "file", "verdicts_of"),
+    [
+        (0o755, 0o444, ("pass", "pass", "pass")),
+        (0o777, 0o444, ("fail", "pass", "pass")),
+        (0o755, 0o644, ("pass", "fail", "fail")),
+    ],
+)
+def test_certificates_of_registries_and_their_directories(
+    host: FakeHost, directory: int, file: int, verdicts_of: tuple[str, str, str]
+) -> None:
+    """A link is judged by what it points at: its own mode is always 0777."""
+    place = "/etc/docker/certs.d/reg.example"
+    host.write(f"{place}/ca.crt", "x", file)
+    host.write("/etc/pki/other.crt", "x", file)
+    (host.base / place[1:] / "other.crt").symlink_to("/etc/pki/other.crt")
+    (host.base / "etc/docker/certs.d/linked").symlink_to("/etc/pki")
+    (host.base / place[1:]).chmod(directory)
+    found = verdicts("3.8", look.observe(host), audit_evaluate.POLICY)
+    assert (
+        tuple(found[name] for name in (place, f"{place}/ca.crt", f"{place}/other.crt"))
+        == verdicts_of
+    )
+    assert found["/etc/docker/certs.d/linked"] == "pass"
+
+
+def test_a_link_to_a_certificate_that_is_gone(host: FakeHost) -> None:
+    host.write("/etc/docker/certs.d/r/key", "x")
+    (host.base / "etc/docker/certs.d/r/ca.crt").symlink_to("/gone")
+    found = verdicts("3.8", look.observe(host), audit_evaluate.POLICY)
+    assert found["/etc/docker/certs.d/r/ca.crt"] == "fail"
+
+
 def test_access_lists() -> None:
     entries = [(1, 6, 0), (2, 7, 1000), (4, 4, 0), (8, 6, 100), (16, 5, 0), (32, 4, 0)]
     raw = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
