@@ -157,7 +157,7 @@ def _config(inspect: Mapping, around: Surroundings) -> Mapping:
         "log_driver": text(log.get("Type")),
         "log_opts": plain_log_opts(mapping(log.get("Config"))),
         "publish_all": host_config.get("PublishAllPorts") is True,
-        "ports": _ports(inspect, host_config),
+        "ports": _ports(inspect, config, host_config),
         "env_names": [item.partition("=")[0] for item in texts(config.get("Env"))],
         "mounts": around.mounts.rows(inspect, host_config),
         "volumes_from": len(sequence(host_config.get("VolumesFrom"))),
@@ -398,12 +398,12 @@ def _security_option(option: str) -> str:
     return "seccomp=inline" if name == "seccomp" and separator and value[:1] == "{" else option
 
 
-def _ports(inspect: Mapping, host_config: Mapping) -> list[Mapping]:
+def _ports(inspect: Mapping, config: Mapping, host_config: Mapping) -> list[Mapping]:
     """Return the published ports: as they are while it runs, as they are configured otherwise."""
     if mapping(inspect.get("State")).get("Running") is True:
         bindings = mapping(mapping(inspect.get("NetworkSettings")).get("Ports"))
     else:
-        bindings = mapping(host_config.get("PortBindings"))
+        bindings = {**_at_random(config, host_config), **mapping(host_config.get("PortBindings"))}
     found: list[Mapping] = []
     for port in sorted(bindings):
         for binding in map(mapping, sequence(bindings[port])):
@@ -418,6 +418,19 @@ def _ports(inspect: Mapping, host_config: Mapping) -> list[Mapping]:
                 }
             )
     return found
+
+
+def _at_random(config: Mapping, host_config: Mapping) -> Mapping:
+    """Return the bindings of ``--publish-all``: every exposed port, each on a free port of the host.
+
+    Source: moby daemon/network.go, buildPortsRelatedCreateEndpointOptions.
+    """
+    mode = text(host_config.get("NetworkMode"))
+    if host_config.get("PublishAllPorts") is not True or re.match(
+        r"(host|none|container:.*)\Z", mode
+    ):
+        return {}
+    return {port: [{}] for port in mapping(config.get("ExposedPorts"))}
 
 
 def _port(port: str) -> Mapping:

@@ -357,6 +357,32 @@ def test_an_image_does_not_take_itself_out_of_the_audit(
 
 
 @pytest.mark.parametrize(
+    ("options", "ports", "expected"),
+    [
+        ({}, [("80/tcp", None), ("81/udp", None)], ("fail", "manual")),
+        ({"PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]}},
+         [("80/tcp", 8080), ("81/udp", None)], ("fail", "manual")),
+        ({"NetworkMode": "none"}, [], ("pass", "not_applicable")),
+        ({"PublishAllPorts": False}, [], ("pass", "not_applicable")),
+    ],
+)  # fmt: skip
+def test_all_exposed_ports_of_a_stopped_container_are_published_at_its_start(
+    host: FakeHost, options: Json, ports: list[tuple[str, int | None]], expected: tuple[str, str]
+) -> None:
+    stopped = inspection("old", pid=0)
+    stopped["HostConfig"].update({"PublishAllPorts": True, **options})
+    stopped["Config"]["ExposedPorts"] = {"80/tcp": {}, "81/udp": {}}
+    host.engine.add(stopped)
+    seen = look.observe(host)
+    found = seen["containers"][0]["config"]["ports"]
+    assert [(row["container"], row["host_port"]) for row in found] == ports
+    verdict = tuple(
+        verdicts(check, seen, audit_evaluate.POLICY)["old"] for check in ("5.14", "5.9")
+    )
+    assert verdict == expected
+
+
+@pytest.mark.parametrize(
     ("name", "expected"),
     [
         ("nginx", ("docker.io", "library/nginx", None, None)),
