@@ -124,6 +124,22 @@ def test_the_iptables_option_is_about_nftables_too() -> None:
     assert host("2.4", engine__effective__iptables__value=True, **change) == "pass"
 
 
+@pytest.mark.parametrize(
+    ("mirrors", "verdict"),
+    [
+        ([], "pass"),
+        (["https://mirror.example/"], "pass"),
+        (["http://mirror.example:5000/"], "fail"),
+        (["https://mirror.example/", "http://other.example/"], "fail"),
+        (None, "error"),
+    ],
+)
+def test_a_mirror_without_tls_is_an_insecure_registry(
+    mirrors: list[str] | None, verdict: str
+) -> None:
+    assert host("2.5", engine__effective__registry_mirrors__value=mirrors) == verdict
+
+
 def test_a_stopped_daemon_is_no_swarm() -> None:
     change = {"engine__info": None, "engine__state": "stopped"}
     assert host("2.16", engine__effective__live_restore__value=None, **change) == "error"
