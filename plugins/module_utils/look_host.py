@@ -36,6 +36,7 @@ _SYSCTLS = (
     "kernel.pid_max",
     "kernel.threads-max",
     "kernel.unprivileged_userns_clone",
+    "net.bridge.bridge-nf-call-iptables",
     "net.ipv4.ip_forward",
     "user.max_user_namespaces",
 )

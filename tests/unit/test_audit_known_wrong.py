@@ -108,7 +108,10 @@ def test_traffic_between_containers_by_the_bridge_itself(
     options = host.engine.answers["/networks"][0]["Options"]
     options["com.docker.network.bridge.enable_icc"] = allowed
     configured(host, '{\n  "icc":\n    %s\n}' % allowed)
+    host.write("/proc/sys/net/bridge/bridge-nf-call-iptables", "1\n")
     assert judged(host, "2.2") == {verdict}
+    host.write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0\n")
+    assert judged(host, "2.2") == {"fail"}
 
 
 def test_a_registry_without_tls_in_the_file(host: FakeHost) -> None:

@@ -21,6 +21,7 @@ ROOTS = ("host", "object")
 SAYS_SOMETHING: dict[tuple[str, str], str] = {
     ("1.1.2", "host.docker_group.resolved_by"): "there is no name service beside the files",
     ("2.2", "host.engine.effective.bridge.value"): "icc is off, on whatever bridge",
+    ("2.2", "host.engine.rootless"): "bridges are filtered, whoever runs the daemon",
     ("2.10", "host.engine.rootless"): "the daemon remaps users",
     ("2.16", "host.engine.info"): "what the option is was read all the same",
     ("4.1", "object.kernel.uid"): "the id on the host is not 0",

@@ -125,6 +125,23 @@ def test_the_iptables_option_is_about_nftables_too() -> None:
 
 
 @pytest.mark.parametrize(
+    ("sysctls", "rootless", "verdict"),
+    [
+        ({"net.bridge.bridge-nf-call-iptables": "1"}, False, "pass"),
+        ({"net.bridge.bridge-nf-call-iptables": "0"}, False, "fail"),
+        ({}, False, "fail"),  # br_netfilter is not loaded
+        ({}, True, "pass"),
+        (None, False, "error"),
+    ],
+)
+def test_icc_without_the_filter_of_bridges(
+    sysctls: Json | None, rootless: bool, verdict: str
+) -> None:
+    change = {"engine__effective__icc__configured": False, "engine__rootless": rootless}
+    assert host("2.2", sysctls=sysctls, **change) == verdict
+
+
+@pytest.mark.parametrize(
     ("mirrors", "verdict"),
     [
         ([], "pass"),
