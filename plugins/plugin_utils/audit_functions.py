@@ -13,6 +13,7 @@ import typing
 import jmespath
 from jmespath import functions
 
+from ansible_collections.bulkhead.hardening.plugins.module_utils import selinux
 from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import release
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
     audit_watch,
@@ -139,6 +140,11 @@ class Functions(functions.Functions):
         tags = {(_repository(row), row["tag"]) for row in image["references"] if row["tag"]}
         moved = [one for one in tags if one in last and (one[0], last[one]) not in names]
         return [f"{repository}:{tag}" for repository, tag in sorted(moved)]
+
+    @_takes(_OPTIONAL_TEXT)
+    def _func_selinux_type(self, label: str | None) -> str | None:
+        """``selinux_type('system_u:system_r:container_t:s0')``; null for what is no label."""
+        return selinux.type_of(label)
 
     @_takes(_LIST)
     def _func_secret_names(self, names: list[str] | None) -> list[str] | None:

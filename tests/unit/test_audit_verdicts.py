@@ -211,6 +211,36 @@ def test_selinux_that_only_complains(enforcing: bool) -> None:
     assert container("5.3", label, of_host) == ("pass" if enforcing else "fail")
 
 
+@pytest.mark.parametrize(
+    ("label", "verdict"),
+    [
+        ("system_u:system_r:container_t:s0:c1,c2", "pass"),
+        ("system_u:system_r:container_init_t:s0:c1,c2", "pass"),
+        ("system_u:system_r:web.process:s0:c1,c2", "pass"),
+        ("system_u:system_r:theirs_t:s0:c1,c2", "pass"),  # the policy's own for containers
+        ("system_u:system_r:my_app_t:s0:c1,c2", "manual"),
+        ("system_u:system_r:my_app_t:s0", "fail"),
+        ("system_u:system_r:initrc_t:s0", "fail"),
+        ("system_u:system_r:initrc_t:s0:c1,c2", "fail"),
+        ("system_u:system_r:spc_t:s0:c1,c2", "fail"),
+        ("system_u:system_r:unconfined_t:s0", "fail"),
+        ("unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023", "fail"),
+        ("kernel", "error"),
+    ],
+)
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_type_of_selinux_that_is_none_of_containers(
+    label: str, verdict: str, stopped: bool
+) -> None:
+    theirs = {"process": "system_u:system_r:theirs_t:s0"} if label != "kernel" else None
+    of_host = {"lsm.selinux.enabled": True, "lsm.selinux.enforcing": True,
+               "lsm.selinux.contexts": theirs}  # fmt: skip
+    values: Json = {"kernel.selinux_label": label}
+    if stopped:
+        values = {**STOPPED, "config.process_label": label, "config.label_disabled": False}
+    assert container("5.3", values, of_host) == verdict
+
+
 def mount(**values: typing.Any) -> Json:
     made = {"rw": True, "kind": "bind", "resolved": "/srv/x", "destination": "/x", "sockets": []}
     return {"config.mounts": [{**made, "host_path": made["resolved"], **values}]}
