@@ -179,7 +179,7 @@ NO_REMAP = {"kernel__uid_map": [[0, 0, 4294967295]], "kernel__host_namespaces": 
 
 @pytest.mark.parametrize("user", ["0:0", "root:root", "root", "0", "", "0:1000"])
 def test_users_that_are_root(user: str) -> None:
-    stopped: Json = {"state": "exited", "pid": None, "kernel": None}
+    stopped: Json = {"state": "exited", "pid": None, "kernel": None, "config__modes__user": "host"}
     assert container("4.1", config__user=user, **stopped) == "fail"
 
 

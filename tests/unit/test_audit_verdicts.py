@@ -241,6 +241,24 @@ def test_a_type_of_selinux_that_is_none_of_containers(
     assert container("5.3", values, of_host) == verdict
 
 
+@pytest.mark.parametrize(
+    ("engine", "mode", "verdict"),
+    [
+        ({"info.userns": False}, "default", "fail"),
+        ({"info.userns": None}, "default", "fail"),
+        ({"info.userns": True}, "default", "pass"),
+        ({"info.userns": True}, "host", "fail"),
+        ({"info.userns": False, "rootless": True}, "host", "pass"),
+    ],
+)
+def test_root_of_a_stopped_container_that_will_be_nobody_outside(
+    engine: Json, mode: str, verdict: str
+) -> None:
+    values = {**STOPPED, "config.user": "", "config.modes.user": mode}
+    of_host = {f"engine.{path}": value for path, value in engine.items()}
+    assert container("4.1", values, of_host) == verdict
+
+
 def mount(**values: typing.Any) -> Json:
     made = {"rw": True, "kind": "bind", "resolved": "/srv/x", "destination": "/x", "sockets": []}
     return {"config.mounts": [{**made, "host_path": made["resolved"], **values}]}
