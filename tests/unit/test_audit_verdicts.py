@@ -204,6 +204,11 @@ def test_a_profile_that_only_complains(mode: str | None, verdict: str) -> None:
     assert container("5.2", {"kernel.apparmor_mode": mode}) == verdict
 
 
+@pytest.mark.parametrize(("uses", "verdict"), [(True, "pass"), (False, "fail")])
+def test_a_daemon_that_does_not_use_apparmor(uses: bool, verdict: str) -> None:
+    assert container("5.2", STOPPED, {"engine.info.apparmor": uses}) == verdict
+
+
 @pytest.mark.parametrize("enforcing", [True, False])
 def test_selinux_that_only_complains(enforcing: bool) -> None:
     of_host = {"lsm.selinux.enabled": True, "lsm.selinux.enforcing": enforcing}
