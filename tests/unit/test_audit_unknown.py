@@ -34,6 +34,7 @@ SAYS_SOMETHING: dict[tuple[str, str], str] = {
     ("5.12", "object.kernel.cpu_limit"): "null is no limit, and another one is set",
     ("5.15", "object.config.restart_policy.max"): "it is never started again",
     ("5.28", "object.image_reference.by_id"): "it was named by digest",
+    ("7.2", "host.swarm.role"): "the address is that of one interface, whatever the node is",
     ("BH-31", "object.image_reference.by_id"): "it was named by digest",
 }
 

@@ -196,6 +196,22 @@ def test_the_advertised_address_has_a_port(data: str, verdict: str) -> None:
     assert host("7.9", on="audit-swarm", swarm__data_path_addr=data, **change) == verdict
 
 
+@pytest.mark.parametrize(
+    ("address", "role", "verdict"),
+    [
+        ("10.0.0.5:3377", "manager", "pass"),
+        ("0.0.0.0:3377", "manager", "fail"),
+        ("[::]:3377", "manager", "fail"),
+        (None, "manager", "error"),
+        ("0.0.0.0:3377", "worker", "pass"),  # which does not listen there
+    ],
+)
+def test_a_manager_on_another_port(address: str | None, role: str, verdict: str) -> None:
+    socket = {"address_class": "wildcard", "purpose": "other", "port": 3377, "address": "0.0.0.0"}
+    change = {"swarm__listen_addr": address, "swarm__role": role}
+    assert host("7.2", on="audit-swarm", listeners=[socket], **change) == verdict
+
+
 # -- containers ------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("mode", "verdict"), [("enforce", "pass"), ("complain", "fail"), (None, "fail")]
