@@ -97,7 +97,9 @@ def without(look: Json, check: str, name: str, path: tuple[str, ...]) -> list[st
 
 
 def named(thing: Json) -> str:
-    return str(thing.get("path") or thing.get("name") or (thing.get("tags") or [thing["id"]])[0])
+    return str(
+        thing.get("path") or thing.get("name") or (thing.get("tags") or [thing.get("id", "?")])[0]
+    )
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,24 @@ def test_members_that_a_directory_service_may_know() -> None:
     assert host("1.1.2", **asked) == "pass"
 
 
+@pytest.mark.parametrize(
+    ("path", "mount", "verdict"),
+    [
+        ("/var/lib/docker", "/var/lib/docker", "pass"),
+        ("/var/lib/docker/", "/var/lib/docker", "pass"),
+        ("/var/lib/docker", "/data", "pass"),  # a link
+        ("/var/lib/docker", "/", "fail"),
+        ("/var/lib/docker", "/var", "fail"),
+        ("/var/lib/docker", None, "error"),
+    ],
+)
+def test_a_subvolume_is_no_file_system(path: str, mount: str | None, verdict: str) -> None:
+    row = {"what": "data_root", "path": path, "exists": True, "used": True, "separate": True,
+           "mount_point": mount, "filesystem": "btrfs"}  # fmt: skip
+    found = verdicts("1.1.1", *changed({"on": "audit-hardened", "set": {"storage": [row]}}))
+    assert found == {path: verdict}
+
+
 # -- the daemon ------------------------------------------------------------------------------------
 def test_the_iptables_option_is_about_nftables_too() -> None:
     change = {"engine__effective__firewall_backend__value": "nftables"}
