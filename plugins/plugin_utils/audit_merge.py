@@ -18,7 +18,7 @@ VARIABLE: typing.Final = "docker_audit_slices"
 
 
 def collect(
-    folder: pathlib.Path, slices: typing.Sequence[str], checks: typing.Container[str]
+    folder: pathlib.Path, slices: typing.Sequence[str], checks: typing.Collection[str]
 ) -> dict[str, audit_report.Lost | None]:
     """Copy the results of the hosts of slices into the folder of a report.
 
@@ -47,15 +47,17 @@ def collect(
 
 
 def _take(
-    folder: pathlib.Path, place: pathlib.Path, host: Json, checks: typing.Container[str]
+    folder: pathlib.Path, place: pathlib.Path, host: Json, checks: typing.Collection[str]
 ) -> audit_report.Lost | None:
     """Copy the result of one host; return why it has none."""
     if host["state"] != "audited":
         return audit_report.Lost(host["state"], host["reason"])
-    others = [row["check"] for row in host["results"] if row["check"] not in checks]
-    if others:
-        fix = f"it has checks that this report has not ({others[0]}); choose the same for all"
-        raise PolicyError(VARIABLE, str(place), fix)
+    judged = {row["check"] for row in host["results"]}
+    for rows, what in ((judged - set(checks), "has checks that this report has not"),
+                       (set(checks) - judged, "lacks checks that this report has")):  # fmt: skip
+        if rows:
+            fix = f"it {what} ({min(rows)}); choose the same for all"
+            raise PolicyError(VARIABLE, str(place), fix)
     name = audit_report.host_file(host["host"])
     target = folder / "hosts" / name
     shutil.copyfile(place / "hosts" / name, target)

@@ -53,6 +53,15 @@ def test_slices_that_were_judged_by_other_checks_are_refused(
         audit_merge.collect(folder, slices, {"5.5"})
 
 
+def test_slices_that_were_judged_by_fewer_checks_are_refused(
+    tmp_path: Path, slices: list[str]
+) -> None:
+    """Their hosts would look as good as the others, with less asked."""
+    folder = audit_report.check_folder(str(tmp_path / "all"))
+    with pytest.raises(PolicyError, match=r"it lacks checks that this report has \(more-1\)"):
+        audit_merge.collect(folder, slices, {*audit_results.checks(), "more-1"})
+
+
 @pytest.mark.parametrize(("place", "says"), [("none", "cannot be read"), ("all", "another folder")])
 def test_what_is_no_slice_is_refused_in_words(tmp_path: Path, place: str, says: str) -> None:
     folder = audit_report.check_folder(str(tmp_path / "all"))
