@@ -103,18 +103,20 @@ def _engine_details(look: Pass, section: Mapping, version: Mapping, info: Mappin
             look.system()["cgroup_version"],
         ),
     )
-    sockets = None
+    sockets = addresses = None
     try:
         sockets = look.once("listeners", lambda: _listen(look, found))
     except (OSError, UnreadableError) as exc:
         reason = os_reason(exc) if isinstance(exc, OSError) else str(exc)
         look.notes.add("engine", "api_addresses", reason)
+    if sockets is not None or found["hosts"]["value"] is not None:
+        addresses = look_effective.api_addresses(daemon, socket_unit, sockets)
     owner = daemon.places
     return {
         "owner": {"user": owner.user or "root", "uid": owner.uid, "gid": owner.gid},
         "effective": found,
         "tls": look_effective.tls_state(found),
-        "api_addresses": look_effective.api_addresses(daemon, socket_unit, sockets),
+        "api_addresses": addresses,
         "newer_files": look_effective.newer_files(
             look.host,
             daemon,
@@ -158,13 +160,28 @@ def _listen(look: Pass, found: Mapping | None) -> list[Mapping]:
         daemon, look_access.socket_unit(look.known_units()), None
     )
     table = Listening(look.host, daemon.pid)
+    served = _served(look) if found["hosts"]["value"] is None else None
     rows = []
     for name, pid in (("dockerd", daemon.pid), ("containerd", look.containerd()["pid"])):
         for row in table.of([pid]) if pid else []:
             row = {"process": name, **row}
-            row["purpose"] = look_effective.purpose(row, addresses, found)
+            row["purpose"] = look_effective.purpose(row, addresses, found, served)
             rows.append(row)
     return sorted(rows, key=lambda row: (row["process"], str(row["path"]), row["port"] or 0))
+
+
+def _served(look: Pass) -> look_effective.Served:
+    """Return what dockerd listens for beside its API, as far as it tells."""
+    summaries: list[Mapping] = []
+    services: list[Mapping] = []
+    swarm = False
+    try:
+        swarm = mapping(look.info().get("Swarm")).get("LocalNodeState") == "active"
+        summaries = look.summaries()
+        services = _manager_lists(look).get("services") or []
+    except UnreadableError as exc:
+        look.notes.add("listeners", "published", str(exc))
+    return look_effective.Served(swarm, look_effective.published(summaries, services))
 
 
 # -- containers --------------------------------------------------------------------------------------

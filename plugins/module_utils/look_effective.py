@@ -228,7 +228,10 @@ def _host_and_port(text_: str) -> tuple[str, int | None]:
 def api_addresses(
     daemon: Daemon, socket_unit: Mapping, listeners: typing.Sequence[Mapping] | None
 ) -> list[Mapping]:
-    """Return every address of the API: configured, of docker.socket, and really listened on."""
+    """Return every address of the API: configured, of docker.socket, and really listened on.
+
+    :param listeners: the rows of the section ``listeners``, None without them.
+    """
     rows: list[Mapping] = []
     option = daemon.option("hosts")
     hosts = texts(option) if isinstance(option, list) else []
@@ -257,8 +260,24 @@ def _unit_address(item: str) -> Mapping:
     return address("tcp://" + (":" + item if item.isdigit() else item), "socket_unit")
 
 
-def purpose(row: Mapping, addresses: typing.Sequence[Mapping], found: Mapping) -> str:
-    """Return what a socket of dockerd or containerd is for."""
+class Served(typing.NamedTuple):
+    """What dockerd listens for beside its API: whether as a member of a swarm, and for containers."""
+
+    swarm: bool
+    published: frozenset[tuple[str, int]]
+
+
+def purpose(
+    row: Mapping,
+    addresses: typing.Sequence[Mapping],
+    found: Mapping,
+    served: Served | None = None,
+) -> str:
+    """Return what a socket of dockerd or containerd is for.
+
+    :param served: given when it is not known where it serves its API: that may then be wherever else
+        it listens.
+    """
     if row["process"] == "containerd":
         return "containerd"
     if row["protocol"] == "unix":
@@ -276,7 +295,36 @@ def purpose(row: Mapping, addresses: typing.Sequence[Mapping], found: Mapping) -
         known[metrics] = "metrics"
     if diagnostic:
         known[diagnostic] = "diagnostic"
-    return known.get(row["port"], "other")
+    guess = known.get(row["port"], "other")
+    if served is None or not row["protocol"].startswith("tcp"):
+        return guess
+    if guess.startswith("swarm") and not served.swarm:
+        return "api"
+    if guess == "other" and (row["address"], row["port"]) not in served.published:
+        return "api"
+    return guess
+
+
+def published(
+    summaries: typing.Sequence[Mapping], services: typing.Sequence[Mapping]
+) -> frozenset[tuple[str, int]]:
+    """Return the addresses and TCP ports at which the daemon may serve containers and services.
+
+    It holds them itself where ``userland-proxy`` is off, and those of services in any case.
+
+    :param summaries: the rows of ``/containers/json``. ``services``: those of ``/services``.
+    """
+    ports = [mapping(port) for row in summaries for port in sequence(row.get("Ports"))]
+    found = {
+        (text(port.get("IP")), port["PublicPort"])
+        for port in ports
+        if port.get("Type") == "tcp" and integer(port.get("PublicPort"))
+    }
+    for row in services:
+        for port in map(mapping, sequence(mapping(row.get("Endpoint")).get("Ports"))):
+            if integer(port.get("PublishedPort")):
+                found |= {(address, port["PublishedPort"]) for address in ("::", "0.0.0.0")}
+    return frozenset(found)
 
 
 def _ports(addresses: typing.Sequence[Mapping]) -> set[int]:
@@ -306,6 +354,8 @@ def newer_files(
     if loaded is False:
         candidates.append(("config", daemon.config.path))
     found = []
+    if loaded is False and daemon.config.state == "absent":  # it was taken away
+        found.append({"path": daemon.config.path, "kind": "config", "changed_at": None})
     for kind, path in candidates:
         if not path or not posixpath.isabs(path) or path == "/dev/null":
             continue

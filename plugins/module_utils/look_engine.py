@@ -84,8 +84,8 @@ def config_loaded(host: Host, daemon: Daemon) -> bool | None:
     """Tell whether the running daemon has read its file as it is now; None when it does not run.
 
     It has when the file is older than the process, or when the ledger says that this very content
-    (or none) was loaded into this very process. Of a file that is not there the directory must be older, or
-    have changed for another reason.
+    (or none) was loaded into this very process. Of a file that is not there the directory must be older,
+    or have changed for the key that older engines write there.
     """
     config = daemon.config
     if daemon.pid is None:
@@ -105,23 +105,24 @@ def config_loaded(host: Host, daemon: Daemon) -> bool | None:
 
 
 def _absence_is_old(host: Host, path: str, started_at: float) -> bool:
-    directory = posixpath.dirname(path)
+    """Tell whether a file was missing already when the daemon started.
+
+    To take a file or a directory away sets both times of the directory above it; ``rsync`` puts one of
+    them back.
+    """
+    directory = host.resolve(posixpath.dirname(path)) or "/"
     status = host.lstat(directory)
-    if status is None or status.st_mtime <= started_at:
-        return True
-    # Something was added to the directory later (older engines write key.json at their start). As
-    # long as that explains the directory's time, nothing shows that a file was taken away.
-    try:
-        names = host.listdir(directory)
-    except OSError:
+    while status is None and directory != "/":
+        directory = posixpath.dirname(directory)
+        status = host.lstat(directory)
+    if status is None:
         return False
-    for name in names:
-        entry = host.lstat(posixpath.join(directory, name))
-        if entry and any(
-            abs(moment - status.st_mtime) < 0.1 for moment in (entry.st_mtime, entry.st_ctime)
-        ):
-            return True
-    return False
+    if max(status.st_mtime, status.st_ctime) <= started_at:
+        return True
+    # Engines before 23.0 write key.json at their first start, after they read their configuration.
+    # Nothing else explains a later time: whatever came may be the file, under another name.
+    key = host.lstat(posixpath.join(posixpath.dirname(path), "key.json"))
+    return key is not None and abs(key.st_mtime - status.st_mtime) < 0.1
 
 
 # -- options -----------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ SAYS_SOMETHING: dict[tuple[str, str], str] = {
     ("5.15", "object.config.restart_policy.max"): "it is never started again",
     ("5.28", "object.image_reference.by_id"): "it was named by digest",
     ("7.2", "host.swarm.role"): "the address is that of one interface, whatever the node is",
+    ("BH-7", "host.engine.effective.metrics_addr.value"): "it listens on loopback addresses alone",
+    ("BH-7", "host.engine.effective.network_diagnostic_port.value"): "it listens on no other",
     ("BH-31", "object.image_reference.by_id"): "it was named by digest",
 }
 

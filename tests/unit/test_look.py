@@ -9,6 +9,7 @@ import os
 import pathlib
 import socket
 import stat
+import time
 import typing
 
 import jsonschema
@@ -337,6 +338,41 @@ def test_no_file_and_the_directory_changed_for_a_key(host: FakeHost) -> None:
     host.old("/etc/docker/key.json", -1)
     host.old("/etc/docker", -1)
     assert observe(host, "engine")["engine"]["config_loaded"] is True
+
+
+@pytest.fixture
+def running(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    """A host whose daemon started 100 seconds ago, as its files were long before."""
+    started = (int(time.time()) - 100 - BOOTED_AT) * 100
+    monkeypatch.setattr("tests.unit.fake_engine.START_TICKS", started)
+    host.process(DAEMON_PID, ["/usr/sbin/dockerd"])
+    return host
+
+
+@pytest.mark.parametrize("name", ["daemon.json.bak", "../daemon.json"])
+def test_a_file_that_was_moved_away_after_the_start(running: FakeHost, name: str) -> None:
+    configure(running, {"iptables": False})
+    (running.base / "etc/docker/daemon.json").rename(running.base / "etc/docker" / name)
+    answer = observe(running, "engine", "details")["engine"]
+    assert answer["config_loaded"] is False
+    assert answer["effective"]["iptables"]["value"] is None
+    assert [row["path"] for row in answer["newer_files"] if row["kind"] == "config"] == [
+        DAEMON_JSON
+    ]
+
+
+def test_a_file_that_was_removed_and_the_time_of_its_directory_put_back(running: FakeHost) -> None:
+    configure(running, {"iptables": False})
+    (running.base / "etc/docker/daemon.json").unlink()
+    os.utime(running.base / "etc/docker", (BOOTED_AT, BOOTED_AT))
+    assert observe(running, "engine")["engine"]["config_loaded"] is False
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_no_directory_at_all(host: FakeHost, later: bool) -> None:
+    (host.base / "etc/docker").rmdir()
+    host.old("/etc", -10 if later else 1000)
+    assert observe(host, "engine")["engine"]["config_loaded"] is not later
 
 
 # -- hosts whose daemon does not run -------------------------------------------------------------

@@ -1,0 +1,108 @@
+"""Hosts of which a look could miss something: none of it may become a pass."""
+
+from __future__ import annotations
+
+import os
+import time
+import typing
+
+import pytest
+
+from ansible_collections.bulkhead.hardening.plugins.module_utils import look
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import audit_run
+
+from .fake_engine import BOOTED_AT, DAEMON_PID, FakeHost, fake_host, inspection
+from .test_audit_checks import verdicts
+
+Json = dict[str, typing.Any]
+DAEMON = "/usr/sbin/dockerd"
+DAEMON_JSON = "/etc/docker/daemon.json"
+
+#: A row of /proc/net/tcp: port 2375 on every address, with inode 55555.
+TCP = (
+    "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+    "   0: 00000000:0947 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 55555\n"
+)
+
+
+@pytest.fixture
+def host() -> typing.Iterator[FakeHost]:
+    with fake_host() as made:
+        yield made
+
+
+def judged(host: FakeHost, *checks: str, **policy: typing.Any) -> dict[str, set[str]]:
+    """Look at a host and return the verdicts of some checks."""
+    seen, known = look.observe(host), audit_run.policy(policy)
+    return {check: set(verdicts(check, seen, known).values()) for check in checks}
+
+
+# -- the API, by a file that is not there any more -------------------------------------------------
+@pytest.fixture
+def open_api(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    """A host whose daemon was started 100 seconds ago by a file, and listens on TCP."""
+    started = (int(time.time()) - 100 - BOOTED_AT) * 100
+    monkeypatch.setattr("tests.unit.fake_engine.START_TICKS", started)
+    host.process(DAEMON_PID, [DAEMON])
+    host.write(DAEMON_JSON, '{"hosts": ["tcp://0.0.0.0:2375"], "iptables": false}')
+    host.write("/proc/%d/net/tcp" % DAEMON_PID, TCP)
+    (host.base / "proc" / str(DAEMON_PID) / "fd/7").symlink_to("socket:[55555]")
+    for path in ("etc/docker/daemon.json", "usr/lib/systemd/system/docker.service"):
+        os.utime(host.base / path, (BOOTED_AT, BOOTED_AT))
+    return host
+
+
+@pytest.mark.parametrize("how", ["moved", "emptied"])
+def test_an_api_whose_file_was_changed_after_the_start(open_api: FakeHost, how: str) -> None:
+    path = open_api.base / DAEMON_JSON.lstrip("/")
+    if how == "moved":
+        path.rename(path.with_name("daemon.json.bak"))
+    else:
+        path.write_text("{}")
+    assert judged(open_api, "2.3", "2.4", "2.8", "BH-6", "BH-7", "BH-8") == {
+        "2.3": {"error"},
+        "2.4": {"error"},
+        "2.8": {"error"},
+        "BH-6": {"fail"},
+        "BH-7": {"error"},
+        "BH-8": {"fail"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("published", "swarm", "port", "verdict"),
+    [
+        ([], "inactive", "0947", "fail"),
+        (["0.0.0.0"], "inactive", "0947", "not_applicable"),
+        (["192.0.2.1"], "inactive", "0947", "fail"),  # of another address, and so another socket
+        ([], "active", "0949", "not_applicable"),  # 2377
+        ([], "inactive", "0949", "fail"),
+    ],
+)
+def test_what_the_daemon_listens_for_beside_its_api(
+    open_api: FakeHost, published: list[str], swarm: str, port: str, verdict: str
+) -> None:
+    open_api.write(DAEMON_JSON, "{}")
+    open_api.write("/proc/%d/net/tcp" % DAEMON_PID, TCP.replace("0947", port))
+    open_api.engine.answers["/info"]["Swarm"]["LocalNodeState"] = swarm
+    open_api.engine.add(inspection("web", pid=0))
+    open_api.engine.answers["/containers/json"][0]["Ports"] = [
+        {"IP": address, "PrivatePort": 80, "PublicPort": 2375, "Type": "tcp"}
+        for address in published
+    ]
+    assert judged(open_api, "BH-8") == {"BH-8": {verdict}}
+
+
+def test_a_port_of_a_service_is_no_address_of_the_api(open_api: FakeHost) -> None:
+    open_api.write(DAEMON_JSON, "{}")
+    node = {"LocalNodeState": "active", "ControlAvailable": True}
+    open_api.engine.answers["/info"]["Swarm"] = node
+    ports = [{"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 2375}]
+    open_api.engine.answers["/services"] = [{"ID": "s", "Endpoint": {"Ports": ports}}]
+    assert judged(open_api, "BH-8") == {"BH-8": {"not_applicable"}}
+
+
+def test_an_api_where_nothing_tells_its_addresses(open_api: FakeHost) -> None:
+    open_api.write(DAEMON_JSON, "{}")
+    (open_api.base / "proc" / str(DAEMON_PID) / "net/unix").unlink()
+    assert judged(open_api, "2.8", "BH-8") == {"2.8": {"error"}, "BH-8": {"error"}}
