@@ -226,7 +226,7 @@ def _surroundings(look: Pass) -> look_containers.Surroundings:
         digests = {text(item.get("Id")): texts(item.get("RepoDigests")) for item in look.images()}
     except UnreadableError as exc:
         look.notes.add("containers", "image_digest", str(exc))
-    volumes: dict[str, Mapping] = {}
+    volumes: dict[str, Mapping] | None = None
     try:
         volumes = {text(item.get("Name")): item for item in look.volumes()}
     except UnreadableError as exc:
@@ -236,11 +236,19 @@ def _surroundings(look: Pass) -> look_containers.Surroundings:
     )
     profiles = look.security_modules()["apparmor"]["profiles"]
     return look_containers.Surroundings(
-        mounts=Mounts(look.host, sockets, volumes),
+        mounts=Mounts(look.host, sockets, volumes, _data_root(look)),
         digests=digests,
         ulimits=mapping(daemon.option("default-ulimits")),
         profiles=frozenset(profiles) if profiles is not None else None,
     )
+
+
+def _data_root(look: Pass) -> str:
+    """Return where the daemon keeps its data: as it says itself, otherwise as configured."""
+    try:
+        return look_engine.data_root(look.info()) or look.daemon().data_root
+    except UnreadableError:
+        return look.daemon().data_root
 
 
 def _container(

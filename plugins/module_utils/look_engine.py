@@ -176,7 +176,7 @@ def _confirmed(info: Mapping, bridge: Mapping, version: str) -> Mapping:
     if info:
         security = texts(info.get("SecurityOptions"))
         found = {
-            "data-root": _data_root(info),
+            "data-root": data_root(info),
             "debug": info.get("Debug") is True,
             "default-runtime": text(info.get("DefaultRuntime")),
             "exec-opts": ["native.cgroupdriver=%s" % text(info.get("CgroupDriver"))],
@@ -214,8 +214,11 @@ def _tells_no_new_privileges(version: str) -> bool:
         return False
 
 
-def _data_root(info: Mapping) -> str:
-    """Return the data root as configured: with userns-remap the daemon works one level deeper."""
+def data_root(info: Mapping) -> str:
+    """Return the data root as configured: with userns-remap the daemon works one level deeper.
+
+    Empty when the answer of ``/info`` does not tell it.
+    """
     root = text(info.get("DockerRootDir"))
     if _has(texts(info.get("SecurityOptions")), "userns"):
         return re.sub(r"/\d+\.\d+\Z", "", root)

@@ -71,14 +71,23 @@ def control_sockets(host: Host, docker: typing.Sequence[str], containerd: str) -
 
 
 class Mounts:
-    """Reads the mounts of containers against what is on the host."""
+    """Reads the mounts of containers against what is on the host.
+
+    :param volumes: the rows of ``/volumes`` by name; None when they could not be read.
+    :param data_root: where the daemon keeps its data, and its plugins' volumes below that.
+    """
 
     def __init__(
-        self, host: Host, sockets: typing.Sequence[Socket], volumes: dict[str, Mapping]
+        self,
+        host: Host,
+        sockets: typing.Sequence[Socket],
+        volumes: dict[str, Mapping] | None,
+        data_root: str,
     ) -> None:
         self._host = host
         self._sockets = sockets
-        self._volumes = volumes
+        self._volumes = volumes or {}
+        self._plugins = (host.resolve(data_root) or data_root).rstrip("/") + "/plugins/"
 
     def rows(self, inspect: Mapping, host_config: Mapping) -> list[Mapping]:
         """Return the mounts of one container, from its inspection.
@@ -135,8 +144,14 @@ class Mounts:
         if kind != "volume":
             return (kind if kind in _KINDS else "other"), None
         if text(mount.get("Driver")) != "local":
-            return "volume_other", None
-        options = mapping(mapping(self._volumes.get(text(mount.get("Name")))).get("Options"))
+            # A plugin of the engine has a directory below it; another driver mounts what it likes.
+            real = self._host.resolve(source) if posixpath.isabs(source) else None
+            if not posixpath.isabs(source) or (real or source).startswith(self._plugins):
+                return "volume_other", None
+            return "volume_path", source
+        if text(mount.get("Name")) not in self._volumes:
+            return "volume_unknown", None
+        options = mapping(self._volumes[text(mount.get("Name"))].get("Options"))
         device = text(options.get("device"))
         if is_bind(options):
             return "volume_bind", device if posixpath.isabs(device) else None

@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.bulkhead.hardening.plugins.module_utils import look
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import audit_run
 
-from .fake_engine import BOOTED_AT, DAEMON_PID, FakeHost, fake_host, inspection
+from .fake_engine import BOOTED_AT, CONTAINER_PID, DAEMON_PID, FakeHost, fake_host, inspection
 from .test_audit_checks import verdicts
 
 Json = dict[str, typing.Any]
@@ -106,3 +106,57 @@ def test_an_api_where_nothing_tells_its_addresses(open_api: FakeHost) -> None:
     open_api.write(DAEMON_JSON, "{}")
     (open_api.base / "proc" / str(DAEMON_PID) / "net/unix").unlink()
     assert judged(open_api, "2.8", "BH-8") == {"2.8": {"error"}, "BH-8": {"error"}}
+
+
+# -- mounts ------------------------------------------------------------------------------------------
+def mounting(host: FakeHost, **mount: typing.Any) -> None:
+    """Let a container run that has one mount."""
+    row = {"Type": "bind", "Destination": "/d", "RW": True, "Propagation": "rprivate", **mount}
+    host.engine.add(inspection("web", Mounts=[row]))
+    host.container_process(CONTAINER_PID, "web")
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        ({"Volumes": [{"Name": "v", "Driver": "local", "Options": None}]}, "pass"),
+        (500, "error"),
+        ({"Volumes": []}, "error"),
+    ],
+)
+def test_volumes_of_which_the_daemon_does_not_say_what_they_are(
+    host: FakeHost, answer: Json | int, verdict: str
+) -> None:
+    host.engine.answers["/volumes"] = answer
+    source = "/var/lib/docker/volumes/v/_data"
+    mounting(host, Type="volume", Name="v", Driver="local", Source=source)
+    found = judged(host, "5.6", "5.32", "BH-16")
+    assert found == dict.fromkeys(("5.6", "5.32", "BH-16"), {verdict})
+
+
+def test_a_socket_beside_an_unknown_volume_is_found(host: FakeHost) -> None:
+    host.engine.answers["/volumes"] = 500
+    rows: list[Json] = [
+        {"Type": "volume", "Name": "v", "Driver": "local", "Source": "/x", "Destination": "/x"},
+        {"Type": "bind", "Source": "/run/docker.sock", "Destination": "/s", "RW": True},
+    ]
+    host.engine.add(inspection("web", pid=0, Mounts=rows))
+    assert judged(host, "5.32", "BH-16") == {"5.32": {"fail"}, "BH-16": {"error"}}
+
+
+@pytest.mark.parametrize(
+    ("source", "sensitive", "socket"),
+    [
+        ("/run", "fail", "fail"),
+        ("/var/lib/docker", "fail", "pass"),
+        ("/var/lib/docker/plugins/p/propagated-mount", "pass", "pass"),
+        ("/var/lib/docker/plugins/../containers", "fail", "pass"),
+        ("/srv/shares/v", "pass", "pass"),
+        ("", "pass", "pass"),
+    ],
+)
+def test_a_volume_of_another_driver(
+    host: FakeHost, source: str, sensitive: str, socket: str
+) -> None:
+    mounting(host, Type="volume", Name="v", Driver="local-persist", Source=source)
+    assert judged(host, "5.6", "5.32") == {"5.6": {sensitive}, "5.32": {socket}}

@@ -212,7 +212,7 @@ def host() -> typing.Iterator[FakeHost]:
 
 def mounts(host: FakeHost, *rows: Json, volumes: dict[str, Json] | None = None) -> list[Json]:
     sockets = control_sockets(host, ["/run/docker.sock"], "/run/containerd/containerd.sock")
-    reader = Mounts(host, sockets, volumes or {})
+    reader = Mounts(host, sockets, volumes or {}, "/var/lib/docker")
     found: list[Json] = reader.rows({"Mounts": list(rows)}, {})
     return found
 
