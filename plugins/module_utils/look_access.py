@@ -479,7 +479,8 @@ def storage(
         real = host.resolve(path) or path
         status = host.lstat(real)
         above = host.lstat(posixpath.dirname(real))
-        row: Mapping = {"what": what, "path": path, "exists": status is not None, "used": used}
+        row: Mapping = {"what": what, "path": path, "resolved": real}
+        row.update(exists=status is not None, used=used)
         row.update(separate=None, mount_point=None, filesystem=None)
         if status is not None and above is not None:
             row["separate"] = status.st_dev != above.st_dev

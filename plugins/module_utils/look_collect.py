@@ -444,7 +444,7 @@ def storage(look: Pass) -> list[Mapping]:
     except UnreadableError as exc:
         look.notes.add("storage", "containerd_root", str(exc))
     return look_access.storage(
-        look.host, look.notes, look.daemon().data_root, look.containerd()["root"], in_use
+        look.host, look.notes, _data_root(look), look.containerd()["root"], in_use
     )
 
 

@@ -131,7 +131,7 @@ def test_volumes_of_which_the_daemon_does_not_say_what_they_are(
     source = "/var/lib/docker/volumes/v/_data"
     mounting(host, Type="volume", Name="v", Driver="local", Source=source)
     found = judged(host, "5.6", "5.32", "BH-16")
-    assert found == dict.fromkeys(("5.6", "5.32", "BH-16"), {verdict})
+    assert found == {"5.6": {verdict}, "5.32": {verdict}, "BH-16": {verdict}}
 
 
 def test_a_socket_beside_an_unknown_volume_is_found(host: FakeHost) -> None:
@@ -160,3 +160,22 @@ def test_a_volume_of_another_driver(
 ) -> None:
     mounting(host, Type="volume", Name="v", Driver="local-persist", Source=source)
     assert judged(host, "5.6", "5.32") == {"5.6": {sensitive}, "5.32": {socket}}
+
+
+@pytest.mark.parametrize("source", ["/var/lib/docker", "/var/lib/docker/containers", "/data", "/"])
+@pytest.mark.parametrize("how", ["linked", "configured"])
+def test_a_data_root_that_is_elsewhere(host: FakeHost, source: str, how: str) -> None:
+    (host.base / "var/lib/docker").rename(host.base / "data")
+    if how == "linked":
+        (host.base / "var/lib/docker").symlink_to("/data")
+    else:
+        host.engine.answers["/info"]["DockerRootDir"] = "/data"
+    mounting(host, Source=source)
+    assert judged(host, "5.6") == {"5.6": {"fail"}}
+
+
+def test_a_sensitive_directory_behind_a_link(host: FakeHost) -> None:
+    (host.base / "srv/home/ann").mkdir(parents=True)
+    (host.base / "home").symlink_to("/srv/home")
+    mounting(host, Source="/home/ann")
+    assert judged(host, "5.6") == {"5.6": {"fail"}}
