@@ -21,7 +21,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
 _CONTAINER_CGROUP = re.compile(r"(?:\A|-)([0-9a-f]{64})(?:\.scope)?\Z")
 
 #: How many groups below a container's own are looked at for processes.
-_MAX_GROUPS = 200
+MAX_GROUPS = 2000
 
 
 class Membership:
@@ -173,9 +173,10 @@ def _cpuset(host: Host, membership: Membership) -> str | None:
     return cpus
 
 
-def members(host: Host, membership: Membership) -> list[int]:
+def members(host: Host, membership: Membership) -> tuple[list[int], bool]:
     """Return the processes in the control group of a container, and below it.
 
+    :returns: also whether these are all of them.
     :raises OSError: a group's list cannot be read.
     :raises ValueError: the process is in no container's group.
     """
@@ -186,14 +187,14 @@ def members(host: Host, membership: Membership) -> list[int]:
     place = membership.place("pids")[1]
     found: list[int] = []
     waiting = [top]
-    for _ in range(_MAX_GROUPS):
+    for _ in range(MAX_GROUPS):
         if not waiting:
             break
         group = waiting.pop()
         listed = reader.read(group, "cgroup.procs") or ""
         found.extend(int(line) for line in listed.split() if line.isdigit())
         waiting.extend("%s/%s" % (group, name) for name in _below(host, place + group))
-    return sorted(set(found))
+    return sorted(set(found)), not waiting
 
 
 def _below(host: Host, path: str) -> list[str]:

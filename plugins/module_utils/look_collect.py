@@ -304,8 +304,12 @@ def _add_processes(look: Pass, rows: list[Mapping]) -> None:
             membership = look_cgroups.Membership(
                 look.host.read_text("/proc/%d/cgroup" % row["pid"])
             )
-            pids = look_cgroups.members(look.host, membership)
-            row["processes"] = processes(look.host, pids, row["kernel"]["cap_bnd"])
+            pids, complete = look_cgroups.members(look.host, membership)
+            row["processes"], missing = processes(look.host, pids, row["kernel"])
+            if not complete:
+                missing = "it has more than %d control groups" % look_cgroups.MAX_GROUPS
+            if missing is not None:
+                row["unread"].append({"item": "processes", "reason": missing})
             if "net" in (row["kernel"]["host_namespaces"] or ()):
                 table: Listening = look.once("sockets", lambda: Listening(look.host, 1))
                 row["listening"] = [

@@ -87,7 +87,7 @@ def kernel_view(host: Host, pid: int, reference: Reference | None = None) -> Map
     label = _label(host, pid)
     view: Mapping = {
         "comm": status.get("Name", ""),
-        "uid": _inside(uid_map, host_uid),
+        "uid": inside(uid_map, host_uid),
         "host_uid": host_uid,
         "uid_map": uid_map,
         "gid_map": _id_map(_optional(host, base + "gid_map") or ""),
@@ -135,10 +135,11 @@ def _id_map(content: str) -> list[list[int]]:
     ]
 
 
-def _inside(uid_map: list[list[int]], outside: int) -> int | None:
-    for inside, first, count in uid_map:
+def inside(uid_map: list[list[int]], outside: int) -> int | None:
+    """Return what a user of the host is in a user namespace; None when it is nobody there."""
+    for start, first, count in uid_map:
         if first <= outside < first + count:
-            return inside + outside - first
+            return start + outside - first
     return None
 
 

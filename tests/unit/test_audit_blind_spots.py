@@ -8,10 +8,22 @@ import typing
 
 import pytest
 
-from ansible_collections.bulkhead.hardening.plugins.module_utils import look
+from ansible_collections.bulkhead.hardening.plugins.module_utils import (
+    look,
+    look_cgroups,
+    look_processes,
+)
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import audit_run
 
-from .fake_engine import BOOTED_AT, CONTAINER_PID, DAEMON_PID, FakeHost, fake_host, inspection
+from .fake_engine import (
+    BOOTED_AT,
+    CONTAINER_PID,
+    DAEMON_PID,
+    FakeHost,
+    fake_host,
+    identifier,
+    inspection,
+)
 from .test_audit_checks import verdicts
 
 Json = dict[str, typing.Any]
@@ -179,3 +191,83 @@ def test_a_sensitive_directory_behind_a_link(host: FakeHost) -> None:
     (host.base / "home").symlink_to("/srv/home")
     mounting(host, Source="/home/ann")
     assert judged(host, "5.6") == {"5.6": {"fail"}}
+
+
+# -- processes ---------------------------------------------------------------------------------------
+SCOPE = "/sys/fs/cgroup/system.slice/docker-%s.scope" % identifier("web")
+FEW, ALL = "00000000a80425fb", "000001ffffffffff"
+
+
+def running(host: FakeHost, *programs: tuple[str, str, int], uid: int = 1000) -> None:
+    """Let there be a container of which a user is the first process, and further ones.
+
+    :param programs: of each the name, its effective capabilities and its user on the host.
+    """
+    host.engine.add(inspection("web"))
+    host.container_process(CONTAINER_PID, "web", uid=uid)
+    status = (host.base / "proc" / str(CONTAINER_PID) / "status").read_text()
+    first = "Uid:\t%d\t%d\t%d\t%d\n" % (uid, uid, uid, uid)
+    for pid, (name, caps, user) in enumerate(programs, 5000):
+        text = status.replace("Name:\tsleep", "Name:\t" + name)
+        text = text.replace(first, "Uid:\t%d\t%d\t%d\t%d\n" % (user, user, user, user))
+        host.write("/proc/%d/status" % pid, text.replace("CapEff:\t" + FEW, "CapEff:\t" + caps))
+    pids = [CONTAINER_PID, *range(5000, 5000 + len(programs))]
+    host.write(SCOPE + "/cgroup.procs", "".join("%d\n" % pid for pid in pids))
+
+
+CROWD = [("a%03d" % number, FEW, 1000) for number in range(look_processes.MAX_ROWS)]
+
+
+@pytest.mark.parametrize(
+    ("program", "check"),
+    [
+        (("zsshd", ALL, 1000), "5.23"),
+        (("sshd", FEW, 1000), "5.7"),
+        (("zsh", FEW, 0), "5.24"),
+    ],
+)
+def test_a_process_in_a_crowd(host: FakeHost, program: tuple[str, str, int], check: str) -> None:
+    running(host, *CROWD, program)
+    others = {"5.7", "5.23", "5.24"} - {check}
+    assert judged(host, check, *others) == {check: {"fail"}, **{key: {"error"} for key in others}}
+
+
+def test_more_processes_than_are_looked_at(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(look_processes, "MAX_PROCESSES", 3)
+    running(host, *CROWD[:2])
+    assert judged(host, "5.7", "5.23") == {"5.7": {"pass"}, "5.23": {"pass"}}
+    host.engine.answers["/containers/json"].clear()
+    running(host, *CROWD[:3])
+    assert judged(host, "5.7", "5.23") == {"5.7": {"error"}, "5.23": {"error"}}
+    (container,) = look.observe(host)["containers"]
+    assert container["unread"] == [
+        {"item": "processes", "reason": "1 of its 4 processes were not looked at"}
+    ]
+
+
+@pytest.mark.parametrize(("groups", "verdict"), [(2, "pass"), (3, "error")])
+def test_more_control_groups_than_are_looked_at(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch, groups: int, verdict: str
+) -> None:
+    monkeypatch.setattr(look_cgroups, "MAX_GROUPS", 3)
+    running(host)
+    for number in range(groups):
+        host.write("%s/g%d/cgroup.procs" % (SCOPE, number), "")
+    assert judged(host, "5.7") == {"5.7": {verdict}}
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "verdict"),
+    [
+        (101000, 100000, "fail"),  # root inside, an ordinary user outside
+        (101000, 0, "fail"),
+        (101000, 101000, "pass"),
+        (100000, 100000, "not_applicable"),
+    ],
+)
+def test_root_in_a_container_whose_users_are_remapped(
+    host: FakeHost, first: int, other: int, verdict: str
+) -> None:
+    running(host, ("bash", FEW, other), uid=first)
+    host.write("/proc/%d/uid_map" % CONTAINER_PID, "0 100000 65536\n")
+    assert judged(host, "5.24") == {"5.24": {verdict}}
