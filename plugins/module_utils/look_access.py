@@ -65,11 +65,15 @@ def docker_group(
         fields = done.out.strip().split(":")
         if done.rc == 0 and len(fields) == 4 and fields[2].isdigit():
             found.update(gid=int(fields[2]), resolved_by="getent")
-            named += [item for item in fields[3].split(",") if item and item not in named]
+            named += [item for item in fields[3].split(",") if item]
     if daemon.places.user is not None:
         # It knows the group by its number inside: on the host that is a subordinate one without members.
         found["gid"], named = _on_host(host, daemon.pid, found["gid"]), []
     found["exists"] = found["gid"] is not None
+    # The kernel knows the number alone, and any group of that number brings it along.
+    same = [group for group in accounts["groups"] if group["gid"] == found["gid"]]
+    found["aliases"] = sorted({group["name"] for group in same} - {name})
+    named += [member for group in same for member in group["members"]]
     uids = {user["name"]: user["uid"] for user in accounts["users"]}
     primary = [user["name"] for user in accounts["users"] if user["gid"] == found["gid"]]
     found["members"] = [

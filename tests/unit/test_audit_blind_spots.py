@@ -271,3 +271,16 @@ def test_root_in_a_container_whose_users_are_remapped(
     running(host, ("bash", FEW, other), uid=first)
     host.write("/proc/%d/uid_map" % CONTAINER_PID, "0 100000 65536\n")
     assert judged(host, "5.24") == {"5.24": {verdict}}
+
+
+# -- who may use the socket --------------------------------------------------------------------------
+@pytest.mark.parametrize("first", ["docker", "build"])
+def test_members_of_a_second_group_of_the_same_number(host: FakeHost, first: str) -> None:
+    rows = {"docker": "docker:x:102:ann\n", "build": "build:x:102:mallory\n"}
+    ordered = sorted(rows, key=lambda name: name != first)
+    host.write("/etc/group", "root:x:0:\n" + "".join(rows[name] for name in ordered))
+    assert judged(host, "1.1.2", trusted_users=["ann"]) == {"1.1.2": {"fail"}}
+    assert judged(host, "1.1.2", trusted_users=["ann", "mallory"]) == {"1.1.2": {"pass"}}
+    group = look.observe(host, ["docker_group"])["docker_group"]
+    assert (group["name"], group["aliases"]) == ("docker", ["build"])
+    assert [member["name"] for member in group["members"]] == ["ann", "mallory"]
