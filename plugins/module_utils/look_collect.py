@@ -310,16 +310,28 @@ def _add_processes(look: Pass, rows: list[Mapping]) -> None:
                 missing = "it has more than %d control groups" % look_cgroups.MAX_GROUPS
             if missing is not None:
                 row["unread"].append({"item": "processes", "reason": missing})
-            if "net" in (row["kernel"]["host_namespaces"] or ()):
-                table: Listening = look.once("sockets", lambda: Listening(look.host, 1))
-                row["listening"] = [
-                    {k: item[k] for k in ("protocol", "address", "port", "address_class")}
-                    for item in table.of(pids)
-                    if item["protocol"] != "unix"
-                ]
         except (OSError, ValueError) as exc:
-            reason = os_reason(exc) if isinstance(exc, OSError) else str(exc)
-            row["unread"].append({"item": "processes", "reason": reason})
+            _unread(row, "processes", exc)
+            continue
+        if "net" not in (row["kernel"]["host_namespaces"] or ()):
+            continue
+        try:
+            if not complete:
+                raise ValueError(missing)
+            table: Listening = look.once("sockets", lambda: Listening(look.host, 1))
+            row["listening"] = [
+                {k: item[k] for k in ("protocol", "address", "port", "address_class")}
+                for item in table.of(pids)
+                if item["protocol"] != "unix"
+            ]
+        except (OSError, ValueError) as exc:
+            _unread(row, "listening", exc)
+
+
+def _unread(row: Mapping, item: str, exc: Exception) -> None:
+    """Note in the row of a container that a part of it could not be read."""
+    reason = os_reason(exc) if isinstance(exc, OSError) else str(exc)
+    row["unread"].append({"item": item, "reason": reason})
 
 
 # -- images ------------------------------------------------------------------------------------------

@@ -353,7 +353,7 @@ def newer_files(
         candidates.append(("certificate", path if isinstance(path, str) else None))
     if loaded is False:
         candidates.append(("config", daemon.config.path))
-    found = []
+    found: list[Mapping] = []
     if loaded is False and daemon.config.state == "absent":  # it was taken away
         found.append({"path": daemon.config.path, "kind": "config", "changed_at": None})
     for kind, path in candidates:

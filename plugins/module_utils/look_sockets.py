@@ -8,6 +8,7 @@ include/uapi/linux/net.h.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import re
 import struct
@@ -24,8 +25,15 @@ _TCP_LISTEN = "0A"
 _UDP_UNCONNECTED = "07"
 _ACCEPTS = 0x10000  # __SO_ACCEPTCON
 
+# A row of /proc/net/unix (net/unix/af_unix.c unix_seq_show): flags, inode, and a name that anybody
+# chooses, in which the kernel escapes nothing.
+_UNIX_ROW = re.compile(
+    r"[0-9a-f]{8,16}: [0-9A-F]{8} [0-9A-F]{8} ([0-9A-F]{8}) [0-9A-F]{4} [0-9A-F]{2} +(\d+)(?: (.*))?\Z",
+    re.S,
+)
+
 #: How many descriptors of all processes together are looked at.
-_MAX_DESCRIPTORS = 50000
+MAX_DESCRIPTORS = 200000
 
 
 class Listening:
@@ -38,6 +46,8 @@ class Listening:
     def __init__(self, host: Host, pid: int) -> None:
         self._host = host
         self.rows: dict[str, Mapping] = {}
+        # Inodes with several rows, of which the name of another socket made all but one.
+        self._doubtful: set[str] = set()
         for protocol in _PROTOCOLS:
             try:
                 content = host.read_text("/proc/%d/net/%s" % (pid, protocol), 64 * 1024 * 1024)
@@ -48,7 +58,7 @@ class Listening:
 
     def _read_table(self, protocol: str, content: str) -> None:
         wanted = _TCP_LISTEN if protocol.startswith("tcp") else _UDP_UNCONNECTED
-        for line in content.splitlines()[1:]:
+        for line in content.split("\n")[1:]:
             fields = line.split()
             if len(fields) < 10 or fields[3] != wanted:
                 continue
@@ -59,22 +69,26 @@ class Listening:
             self.rows[fields[9]] = row
 
     def _read_unix(self, content: str) -> None:
-        for line in content.splitlines()[1:]:
-            fields = line.split(None, 7)
-            if len(fields) < 7 or not int(fields[3], 16) & _ACCEPTS:
+        """Read the rows, and what pretends to be one: the name of a socket may hold whole lines."""
+        for line in content.split("\n")[1:]:
+            match = _UNIX_ROW.match(line)
+            if not match or not int(match.group(1), 16) & _ACCEPTS:
                 continue
-            path = fields[7].rstrip("\n") if len(fields) == 8 else ""
+            path, inode = match.group(3) or "", match.group(2)
             row: Mapping = {"protocol": "unix", "address": None, "port": None, "path": path}
             row.update(address_class=None, abstract=path.startswith("@"))
-            self.rows[fields[6]] = row
+            before = self.rows.setdefault(inode, row)
+            if before is not row and before["protocol"] == "unix":
+                self._doubtful.add(inode)
 
     def of(self, pids: typing.Sequence[int]) -> list[Mapping]:
         """Return the sockets that these processes have open, each once, without order.
 
-        :raises OSError: the descriptors of none of them can be read.
+        :raises OSError: the descriptors of none of them can be read, they are too many, or the kernel's
+            table says two things of one of their sockets.
         """
         found: dict[str, Mapping] = {}
-        left = _MAX_DESCRIPTORS
+        left = MAX_DESCRIPTORS
         failure: OSError | None = None
         readable = False
         for pid in pids:
@@ -85,11 +99,15 @@ class Listening:
             except OSError as exc:
                 failure = exc
                 continue
-            for name in names[:left]:
+            if len(names) > left:
+                raise OSError(errno.E2BIG, "more than %d open files" % MAX_DESCRIPTORS)
+            left -= len(names)
+            for name in names:
                 inode = self._inode("%s/%s" % (base, name))
+                if inode in self._doubtful:
+                    raise OSError(errno.EBADMSG, "/proc/net/unix has two rows of one socket")
                 if inode in self.rows:
                     found.setdefault(inode, {"pid": pid, **self.rows[inode]})
-            left -= min(left, len(names))
         if failure is not None and not readable:
             raise failure
         return list(found.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 import typing
 
@@ -12,7 +13,9 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     look,
     look_cgroups,
     look_processes,
+    look_sockets,
 )
+from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import audit_run
 
 from .fake_engine import (
@@ -284,3 +287,77 @@ def test_members_of_a_second_group_of_the_same_number(host: FakeHost, first: str
     group = look.observe(host, ["docker_group"])["docker_group"]
     assert (group["name"], group["aliases"]) == ("docker", ["build"])
     assert [member["name"] for member in group["members"]] == ["ann", "mallory"]
+
+
+# -- names of sockets --------------------------------------------------------------------------------
+UNIX = "Num       RefCount Protocol Flags    Type St Inode Path\n"
+
+
+def row_of(inode: str, name: str, flags: str = "00010000") -> str:
+    """Return a row of /proc/net/unix."""
+    return "0000000000000000: 00000002 00000000 %s 0001 01 %s %s\n" % (flags, inode, name)
+
+
+def test_the_kernel_escapes_nothing_in_the_names_of_sockets() -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind("\0bulkhead\n" + row_of("55555", "/x")[:-1])
+        sock.listen()
+        assert look_sockets.Listening(Host("/"), os.getpid()).rows["55555"]["path"] == "/x"
+
+
+@pytest.fixture
+def in_the_network_of_the_host(host: FakeHost) -> FakeHost:
+    """A host with a container in its network that listens on port 80, with inode 55555."""
+    host.engine.add(inspection("web"))
+    host.container_process(CONTAINER_PID, "web")
+    host.write("/proc/1/net/tcp", TCP.replace("0947", "0050"))
+    host.write("/proc/1/net/unix", UNIX)
+    for pid in (1, CONTAINER_PID):
+        for kind in ("net", "pid", "ipc", "uts", "user", "cgroup", "mnt"):
+            shared = pid == 1 or kind == "net"
+            link = host.base / "proc" / str(pid) / "ns" / kind
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to("%s:[%d]" % (kind, 4026531840 if shared else 4026532999))
+    (host.base / "proc" / str(CONTAINER_PID) / "fd/7").symlink_to("socket:[55555]")
+    return host
+
+
+@pytest.mark.parametrize("name", ["a\n" + row_of("55555", "/x"), "a\nx x x zz x x x x", "a\x0bb\r"])
+def test_a_name_that_looks_like_a_row(in_the_network_of_the_host: FakeHost, name: str) -> None:
+    host = in_the_network_of_the_host
+    host.write("/proc/1/net/unix", UNIX + row_of("66666", name))
+    host.write("/proc/%d/net/unix" % DAEMON_PID, UNIX + row_of("66666", name))
+    found = judged(host, "2.3", "5.7", "5.8", "BH-7")
+    assert found == {"2.3": {"pass"}, "5.7": {"pass"}, "5.8": {"fail"}, "BH-7": {"pass"}}
+
+
+def test_two_rows_of_one_socket(in_the_network_of_the_host: FakeHost) -> None:
+    host = in_the_network_of_the_host
+    twice = UNIX + row_of("7777", "/run/a") + row_of("66666", "a\n" + row_of("7777", "/run/b"))
+    host.write("/proc/1/net/unix", twice)
+    assert judged(host, "5.8") == {"5.8": {"fail"}}  # it is nobody's who is asked about
+    (host.base / "proc" / str(CONTAINER_PID) / "fd/8").symlink_to("socket:[7777]")
+    assert judged(host, "5.8", "5.7", "2.3") == {"5.8": {"error"}, "5.7": {"pass"}, "2.3": {"pass"}}
+
+
+def test_a_doubtful_socket_of_the_daemon(host: FakeHost) -> None:
+    twice = UNIX + row_of("7777", "/run/a") + row_of("7777", "/run/b")
+    host.write("/proc/%d/net/unix" % DAEMON_PID, twice)
+    (host.base / "proc" / str(DAEMON_PID) / "fd/8").symlink_to("socket:[7777]")
+    found = judged(host, "2.3", "2.8", "BH-7")
+    assert found == {"2.3": {"pass"}, "2.8": {"not_applicable"}, "BH-7": {"error"}}
+
+
+def test_more_open_files_than_are_looked_at(
+    in_the_network_of_the_host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(look_sockets, "MAX_DESCRIPTORS", 0)
+    assert judged(in_the_network_of_the_host, "5.8") == {"5.8": {"error"}}
+
+
+def test_sockets_of_a_container_with_too_many_control_groups(
+    in_the_network_of_the_host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(look_cgroups, "MAX_GROUPS", 1)
+    in_the_network_of_the_host.write(SCOPE + "/g/cgroup.procs", "")
+    assert judged(in_the_network_of_the_host, "5.8") == {"5.8": {"error"}}
