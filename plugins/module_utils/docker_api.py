@@ -19,12 +19,13 @@ from urllib.parse import urlencode
 #: Largest answer that is read, in bytes. ``/containers/json`` of 1,000 containers is about 2 MiB.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
+_OK = 200
 
 
 class ApiError(Exception):
     """The daemon could not be asked, or refused.
 
-    :param status: the HTTP status, or 0 when there was no answer.
+    :param status: the HTTP status, below 400 of an answer that is none; 0 when there was no answer.
     """
 
     def __init__(self, message: str, status: int = 0) -> None:
@@ -117,6 +118,8 @@ class DockerApi:
             connection.close()
         if len(data) > MAX_ANSWER_BYTES:
             raise ApiError("%s %s: answer larger than %d bytes" % (method, path, MAX_ANSWER_BYTES))
+        if response.length:  # http.client says nothing when the daemon ends in the middle of it
+            raise ApiError("%s %s: the answer is cut off" % (method, path), response.status)
         if response.status >= 400:
             message = _parsed(data.decode("utf-8", "replace")).get("message")
             if message is None:
@@ -129,6 +132,28 @@ class DockerApi:
     def get(self, path: str, **query: typing.Any) -> typing.Any:
         """Read one resource."""
         return self.request("GET", path, query=query or None)
+
+    def document(self, path: str, **query: typing.Any) -> dict[str, typing.Any]:
+        """Read one resource that is a JSON object. Raises ApiError, also for anything else."""
+        answer = self._json(path, query)
+        if not isinstance(answer, dict):
+            raise ApiError("GET %s: no JSON object" % path, _OK)
+        return answer
+
+    def rows(self, path: str, **query: typing.Any) -> list[dict[str, typing.Any]]:
+        """Read one resource that is a list of JSON objects. Raises ApiError, also for anything else."""
+        answer = self._json(path, query)
+        if answer is None:  # as Go writes a list without an element
+            return []
+        if not isinstance(answer, list) or not all(isinstance(item, dict) for item in answer):
+            raise ApiError("GET %s: no list of JSON objects" % path, _OK)
+        return answer
+
+    def _json(self, path: str, query: dict[str, typing.Any]) -> typing.Any:
+        try:
+            return json.loads(self._exchange("GET", path, query, None, None, None))
+        except ValueError as exc:
+            raise ApiError("GET %s: no JSON" % path, _OK) from exc
 
     def import_image(self, repository: str, tag: str, label: str, root: bytes) -> str:
         """Make an image of a tar archive of its root directory; return its reference.

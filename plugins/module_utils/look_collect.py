@@ -258,7 +258,7 @@ def _container(
     reason = ""
     for _ in range(2):  # a container may end between the question and the look at its process
         try:
-            answer = mapping(look.api().get("/containers/%s/json" % identifier))
+            answer = look.api().document("/containers/%s/json" % identifier)
         except ApiError as exc:
             if exc.status == 404:
                 return None
@@ -286,7 +286,7 @@ def _add_layer_writes(look: Pass, rows: list[Mapping]) -> None:
         if row["kernel"] is None:
             continue
         try:
-            answer = look.api().get("/containers/%s/changes" % row["id"])
+            answer = look.api().rows("/containers/%s/changes" % row["id"])
         except ApiError as exc:
             look.notes.add("containers", "%s/changes" % row["id"], look.failure(exc))
             continue
@@ -377,8 +377,8 @@ def _add_contents(look: Pass, rows: list[Mapping]) -> None:
 
 
 def _asked(look: Pass, identifier: str) -> Mapping:
-    inspect = mapping(look.api().get("/images/%s/json" % identifier))
-    history = sequence(look.api().get("/images/%s/history" % identifier))
+    inspect = look.api().document("/images/%s/json" % identifier)
+    history = look.api().rows("/images/%s/history" % identifier)
     return look_images.asked(inspect, history)
 
 
@@ -387,7 +387,7 @@ def volumes(look: Pass) -> list[Mapping]:
     """Return the section ``volumes``."""
     sizes: dict[str, int | None] = {}
     if look.volume_sizes:
-        usage = sequence(mapping(look.ask("/system/df", type="volume")).get("Volumes"))
+        usage = sequence(look.document("/system/df", type="volume").get("Volumes"))
         sizes = look_networks.volume_sizes([mapping(item) for item in usage])
     used = look_networks.users_of_volumes(look.summaries())
     return [look_networks.volume(look.host, item, sizes, used) for item in look.volumes()]
@@ -423,7 +423,7 @@ def _manager_lists(look: Pass) -> dict[str, list[Mapping] | None]:
         return found
     for name, path in look_swarm.LISTS.items():
         try:
-            found[name] = [mapping(row) for row in sequence(look.ask(path))]
+            found[name] = look.rows(path)
         except UnreadableError as exc:
             look.notes.add("swarm", name, str(exc))
             found[name] = None

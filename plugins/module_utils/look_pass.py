@@ -130,7 +130,7 @@ class Pass:
                 raise UnreadableError(daemon.reason)
             self._api = DockerApi(self.host.path(daemon.socket), self.timeout)
             try:
-                return mapping(self._api.get("/version"))
+                return self._api.document("/version")
             except ApiError as exc:
                 reason = self.failure(exc)
                 daemon.reason = "%s: %s" % (daemon.socket, reason)
@@ -140,12 +140,18 @@ class Pass:
 
         return mapping(self.once("version", read))
 
-    def ask(self, path: str, **query: typing.Any) -> typing.Any:
-        """Return the answer to one GET request, asked once. Raises UnreadableError."""
+    def document(self, path: str, **query: typing.Any) -> Mapping:
+        """Return the object that answers one GET request, asked once. Raises UnreadableError."""
+        return mapping(self._ask(path, query, lambda: self.api().document(path, **query)))
 
+    def rows(self, path: str, **query: typing.Any) -> list[Mapping]:
+        """Return the list that answers one GET request, asked once. Raises UnreadableError."""
+        return sequence(self._ask(path, query, lambda: self.api().rows(path, **query)))
+
+    def _ask(self, path: str, query: Mapping, ask: typing.Callable[[], typing.Any]) -> typing.Any:
         def read() -> typing.Any:
             try:
-                return self.api().get(path, **query)
+                return ask()
             except ApiError as exc:
                 raise UnreadableError("GET %s: %s" % (path, self.failure(exc))) from exc
 
@@ -153,7 +159,7 @@ class Pass:
 
     def failure(self, exc: ApiError) -> str:
         """Return why a request failed, without the words of the daemon: they may quote anything."""
-        if exc.status:
+        if exc.status >= 400:
             return "status %d" % exc.status
         if isinstance(exc.__cause__, TimeoutError) or "timed out" in str(exc.__cause__):
             return "no answer within %g s" % self.timeout
@@ -163,24 +169,24 @@ class Pass:
 
     def summaries(self) -> list[Mapping]:
         """Return the list of all containers, as the API summarises them."""
-        return [mapping(item) for item in sequence(self.ask("/containers/json", all=1))]
+        return self.rows("/containers/json", all=1)
 
     def images(self) -> list[Mapping]:
         """Return the list of images."""
-        return [mapping(item) for item in sequence(self.ask("/images/json", digests=1))]
+        return self.rows("/images/json", digests=1)
 
     def networks(self) -> list[Mapping]:
         """Return the list of networks."""
-        return [mapping(item) for item in sequence(self.ask("/networks"))]
+        return self.rows("/networks")
 
     # -- what several sections need --------------------------------------------------------------
     def info(self) -> Mapping:
         """Return the answer of ``/info``. Raises UnreadableError."""
-        return mapping(self.ask("/info"))
+        return self.document("/info")
 
     def volumes(self) -> list[Mapping]:
         """Return the list of volumes. Raises UnreadableError."""
-        return [mapping(row) for row in sequence(mapping(self.ask("/volumes")).get("Volumes"))]
+        return [mapping(row) for row in sequence(self.document("/volumes").get("Volumes"))]
 
     def daemon_units(self) -> dict[str, Mapping]:
         """Return the units that run the daemon; a rootless one has none of the system's.

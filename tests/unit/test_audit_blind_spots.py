@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 import typing
 
@@ -14,6 +15,10 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     look_cgroups,
     look_processes,
     look_sockets,
+)
+from ansible_collections.bulkhead.hardening.plugins.module_utils.docker_api import (
+    ApiError,
+    DockerApi,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import audit_run
@@ -361,3 +366,58 @@ def test_sockets_of_a_container_with_too_many_control_groups(
     monkeypatch.setattr(look_cgroups, "MAX_GROUPS", 1)
     in_the_network_of_the_host.write(SCOPE + "/g/cgroup.procs", "")
     assert judged(in_the_network_of_the_host, "5.8") == {"5.8": {"error"}}
+
+
+# -- answers that are none ---------------------------------------------------------------------------
+WEB = "/containers/%s/json" % identifier("web")
+
+
+@pytest.mark.parametrize("answer", [b"", b'[{"Id": "ab', b"[]]", b"{}", b'"text"', b'["text"]'])
+def test_a_list_of_containers_that_is_none(host: FakeHost, answer: bytes) -> None:
+    host.engine.add(inspection("web", pid=0))
+    host.engine.answers["/containers/json"] = answer
+    seen = look.observe(host)
+    assert seen["containers"] is None
+    reason = "GET /containers/json: no valid answer"
+    assert {"section": "containers", "item": None, "reason": reason} in seen["unread"]
+    assert judged(host, "5.5") == {"5.5": {"error"}}
+
+
+@pytest.mark.parametrize("answer", [b"", b'{"Id": "ab', b"[]", b"null", b'"text"'])
+def test_a_container_whose_inspection_is_none(host: FakeHost, answer: bytes) -> None:
+    host.engine.add(inspection("web", pid=0))
+    host.engine.answers[WEB] = answer
+    seen = look.observe(host)
+    row = {"section": "containers", "item": identifier("web"), "reason": "no valid answer"}
+    assert row in seen["unread"]
+    found = judged(host, "5.2", "5.5", "5.6", "5.32")
+    assert found == {"5.2": {"error"}, "5.5": {"error"}, "5.6": {"error"}, "5.32": {"error"}}
+
+
+def test_answers_that_are_none_are_no_silence(host: FakeHost) -> None:
+    """After three containers that did not answer in time the others are not asked."""
+    for name in ("a", "b", "c", "d"):
+        host.engine.add(inspection(name, pid=0))
+        host.engine.answers["/containers/%s/json" % identifier(name)] = b"{"
+    reasons = [row["error"] for row in look.observe(host)["containers"]]
+    assert reasons == ["no valid answer"] * 4
+
+
+def test_an_answer_that_is_cut_off(host: FakeHost) -> None:
+    """Of the length that the daemon announced not all comes; what did come may be whole JSON."""
+    path = str(host.base / "s")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n[]")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(ApiError, match="cut off"):
+            DockerApi(path, 5).get("/containers/json")
+        thread.join()
