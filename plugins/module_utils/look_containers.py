@@ -30,6 +30,9 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_kernel import MASKED, READONLY
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_mounts import Mounts
+from ansible_collections.bulkhead.hardening.plugins.module_utils.redact import (
+    without_credentials,
+)
 
 _LABELS = frozenset(
     {"com.docker.compose.project", "com.docker.compose.service", "com.docker.stack.namespace"}
@@ -119,9 +122,9 @@ def failed(summary: Mapping, reason: str) -> Mapping:
 
 
 def plain_labels(labels: Mapping) -> dict[str, str]:
-    """Return the allow-listed labels, each value cut at 256 characters."""
+    """Return the allow-listed labels, each value without credentials and cut at 256 characters."""
     return {
-        name: text(value)[:_LABEL_LENGTH]
+        name: without_credentials(text(value))[:_LABEL_LENGTH]
         for name, value in sorted(labels.items())
         if name in _LABELS or name.startswith(_LABEL_PREFIXES)
     }

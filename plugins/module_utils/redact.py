@@ -28,7 +28,7 @@ _SHORTEST = 4
 _PATTERNS = (
     # dockerd: the following directives are specified both as a flag and in the configuration file
     (re.compile(r"\(from flag: .*?, from file: .*?\)(?=, [\w-]+: \(from flag: |[^)]*$)"), HIDDEN),
-    (re.compile(r"(?<=://)[^/\s@\"']+@"), HIDDEN + "@"),
+    (re.compile(r"(?<=://)[^/\s\"']+@"), HIDDEN + "@"),
     (re.compile(r"(?i)\b((?:bearer|basic)\s+)[\w.~+/=-]+"), r"\1" + HIDDEN),
     (
         re.compile(
@@ -49,9 +49,14 @@ def redact(text: str, secrets: typing.Iterable[str] = ()) -> str:
     """
     for secret in sorted({item for item in secrets if len(item) >= _SHORTEST}, key=len)[::-1]:
         text = text.replace(secret, HIDDEN)
+    return _OPAQUE.sub(_opaque, without_credentials(text))
+
+
+def without_credentials(text: str) -> str:
+    """Return a text without what is marked as a secret: in an address, or behind a name of one."""
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
-    return _OPAQUE.sub(_opaque, text)
+    return text
 
 
 def _opaque(match: re.Match[str]) -> str:

@@ -1136,6 +1136,27 @@ def test_names_and_shapes_do_leave_the_host(host: FakeHost) -> None:
     assert web["labels"] == {"com.docker.compose.project": "s" * 256, "bulkhead.x": "y"}
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("https://ci-token:%s@git.example/x.git" % SECRET, "https://(hidden)@git.example/x.git"),
+        ("https://ci:a@%s@git.example/x.git" % SECRET, "https://(hidden)@git.example/x.git"),
+        ("https://git.example/x?private_token=%s" % SECRET, None),
+        ("https://git.example/x.git", "https://git.example/x.git"),
+        ("0123456789abcdef0123456789abcdef01234567", "0123456789abcdef0123456789abcdef01234567"),
+        ("Ann <ann@example.org>", "Ann <ann@example.org>"),
+    ],
+)
+def test_credentials_in_a_label(host: FakeHost, value: str, told: str | None) -> None:
+    web = inspection("web", pid=0)
+    web["Config"]["Labels"] = {"org.opencontainers.image.source": value}
+    host.engine.add(web)
+    answer = observe(host)
+    assert SECRET not in json.dumps(answer)
+    if told is not None:
+        assert answer["containers"][0]["labels"] == {"org.opencontainers.image.source": told}
+
+
 # -- nothing is changed --------------------------------------------------------------------------
 def statuses(paths: list[pathlib.Path]) -> dict[pathlib.Path, typing.Any]:
     """Return what lstat(2) says of each path, by path.
