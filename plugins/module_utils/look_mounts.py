@@ -31,6 +31,9 @@ _SOCKETS = (
     ("crio", "/run/crio/crio.sock"),
 )
 
+#: Directories whose links matter: what is sensitive on a host stands in one of them.
+_HOLDERS = ("/", "/var", "/var/lib")
+
 _KINDS = ("bind", "tmpfs", "image", "cluster")
 
 
@@ -87,13 +90,15 @@ class Mounts:
         self._host = host
         self._sockets = sockets
         self._volumes = volumes or {}
+        self._links = _links(host)
         self._plugins = (host.resolve(data_root) or data_root).rstrip("/") + "/plugins/"
 
     def rows(self, inspect: Mapping, host_config: Mapping) -> list[Mapping]:
         """Return the mounts of one container, from its inspection.
 
         ``host_path`` is what of the host is mounted, None when it is nothing of it; ``resolved``
-        the same with links followed.
+        the same with links followed. ``aliases`` are the other ways there: by a link of the host that
+        leads to it, above it, or to something in it.
         """
         shallow = {
             text(mount.get("Target"))
@@ -129,6 +134,7 @@ class Mounts:
             "kind": kind,
             "host_path": path,
             "resolved": None,
+            "aliases": [],
             "host_type": None,
             "sockets": [],
         }
@@ -168,12 +174,22 @@ class Mounts:
         try:
             status = self._host.lstat(resolved)
         except OSError:
-            return {"resolved": resolved}
+            return {"resolved": resolved, "aliases": self._aliases(resolved)}
         return {
             "resolved": resolved,
+            "aliases": self._aliases(resolved),
             "host_type": _type(status),
             "sockets": self._within(resolved, status, shallow) if status else [],
         }
+
+    def _aliases(self, path: str) -> list[str]:
+        found = set()
+        for link, real in self._links:
+            if (path + "/").startswith(real + "/"):
+                found.add(link + path[len(real) :])
+            elif real.startswith(path.rstrip("/") + "/"):
+                found.add(link)
+        return sorted(found)
 
     def _within(self, path: str, status: os.stat_result, shallow: bool) -> list[Mapping]:
         """Return the control sockets that are the path itself, or lie below it."""
@@ -191,6 +207,21 @@ class Mounts:
                 continue
             found.append({"path": item.path, "kind": item.kind, "via": via})
         return found
+
+
+def _links(host: Host) -> list[tuple[str, str]]:
+    """Return the links of a host below its root and /var, and where each leads."""
+    found = []
+    for directory in _HOLDERS:
+        try:
+            names = host.listdir(host.resolve(directory) or directory)
+        except OSError:
+            continue
+        for path in (posixpath.join(directory, name) for name in names):
+            real = host.resolve(path)
+            if real not in (None, path, "/"):
+                found.append((path, str(real)))
+    return found
 
 
 def is_bind(options: Mapping) -> bool:

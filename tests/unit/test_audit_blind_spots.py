@@ -194,11 +194,29 @@ def test_a_data_root_that_is_elsewhere(host: FakeHost, source: str, how: str) ->
     assert judged(host, "5.6") == {"5.6": {"fail"}}
 
 
-def test_a_sensitive_directory_behind_a_link(host: FakeHost) -> None:
+@pytest.mark.parametrize("source", ["/home/ann", "/srv/home/ann", "/srv/home", "/srv", "/opt/h"])
+def test_a_sensitive_directory_behind_a_link(host: FakeHost, source: str) -> None:
     (host.base / "srv/home/ann").mkdir(parents=True)
+    (host.base / "srv/homes").mkdir()
+    (host.base / "opt").mkdir()
     (host.base / "home").symlink_to("/srv/home")
-    mounting(host, Source="/home/ann")
+    (host.base / "opt/h").symlink_to("/srv/home")
+    mounting(host, Source=source)
     assert judged(host, "5.6") == {"5.6": {"fail"}}
+    host.engine.answers["/containers/json"].clear()
+    mounting(host, Source="/srv/homes")
+    assert judged(host, "5.6") == {"5.6": {"pass"}}
+
+
+@pytest.mark.parametrize(
+    ("source", "verdict"), [("/mnt/var/lib/docker", "fail"), ("/mnt/x", "pass")]
+)
+def test_a_sensitive_directory_below_a_link(host: FakeHost, source: str, verdict: str) -> None:
+    (host.base / "mnt").mkdir()
+    (host.base / "var").rename(host.base / "mnt/var")
+    (host.base / "var").symlink_to("/mnt/var")
+    mounting(host, Source=source)
+    assert judged(host, "5.6") == {"5.6": {verdict}}
 
 
 # -- processes ---------------------------------------------------------------------------------------
