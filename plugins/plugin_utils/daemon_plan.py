@@ -677,12 +677,17 @@ class _Planner:
         found = configured if isinstance(configured, list) and configured else [_DEFAULT_HOST]
         return [str(item) for item in found]
 
-    def _places(self, address: str) -> set[str]:
-        """Return the paths at which local clients reach an address; systemd's own has those of its unit."""
+    def _behind(self, address: str) -> list[str]:
+        """Return where an address is reached; of systemd's own, what its unit listens on."""
         unit = self.look["units"].get("docker.socket") or {}
-        paths = unit.get("listen") if address.startswith("fd:") else None
-        found = paths or [address.partition("://")[2] or address]
-        return {path.replace("/var/run/", "/run/", 1) for path in found}
+        found = unit.get("listen") if address.startswith("fd:") else None
+        # systemd shows a socket of the abstract namespace with "@", which is on no network.
+        return [f"unix://{item}" if item.startswith("@") else item for item in found or [address]]
+
+    def _places(self, address: str) -> set[str]:
+        """Return the paths at which local clients reach an address."""
+        paths = (item.partition("://")[2] or item for item in self._behind(address) if is_local(item))
+        return {path.replace("/var/run/", "/run/", 1) for path in paths}
 
     def _leaves_listeners(self, wanted: typing.Sequence[str]) -> bool:
         """Add a row and return True when an address would be given up that local clients use."""
@@ -730,7 +735,12 @@ class _Planner:
 
     def _unprotected_api(self) -> None:
         verify, tls = (self._option(key).get("configured") for key in ("tlsverify", "tls"))
-        remote = [item for item in self._listening() if not is_local(item)]
+        remote = [
+            item if item == address else f"{item} of docker.socket"
+            for address in self._listening()
+            for item in self._behind(address)
+            if not is_local(item)
+        ]
         if remote and not (verify is True or (verify is None and tls is True)):
             self._row("tcp_hosts", "hosts", "blocked", effective=self._listening(), control="2.8",
                       reason=f"whoever reaches {', '.join(remote)} is root of this host; set "

@@ -627,6 +627,36 @@ def test_every_spelling_of_a_tcp_listener_needs_tls(host: str) -> None:
         planned(obs.stock(), options={"hosts": ["unix:///run/docker.sock", host]})
 
 
+@pytest.mark.parametrize(
+    ("listen", "told"),
+    [
+        (["/run/docker.sock", "0.0.0.0:2375"], "0.0.0.0:2375 of docker.socket"),
+        (["/run/docker.sock", "[::]:2375"], "[::]:2375 of docker.socket"),
+        (["/run/docker.sock", "@docker"], None),
+        (["/run/docker.sock"], None),
+    ],
+)
+def test_an_open_port_of_the_socket_unit_is_named(listen: list[str], told: str | None) -> None:
+    look = obs.stock(containers=[obs.container()])
+    look["units"]["docker.socket"]["listen"] = listen
+    row = rows(planned(look)).get("hosts")
+    assert (row is not None) == (told is not None)
+    if row is not None and told is not None:
+        assert (row["state"], row["control"]) == ("blocked", "2.8")
+        assert told in row["reason"]
+    look["engine"]["options"]["tlsverify"] = obs.option(True, source="flag")
+    assert "hosts" not in rows(planned(look))
+
+
+def test_a_port_of_the_socket_unit_may_be_given_up_for_its_path() -> None:
+    look = obs.stock(containers=[obs.container()])
+    look["units"]["docker.socket"]["listen"] = ["/run/docker.sock", "0.0.0.0:2375"]
+    row = rows(
+        planned(look, options={"hosts": ["unix:///run/docker.sock"]}, take_over_flags=["hosts"])
+    )["hosts"]
+    assert "would lose the daemon" not in str(row["reason"])
+
+
 def test_a_container_that_labels_itself_is_still_seen() -> None:
     sly = obs.container("sly")
     sly["labels"] = {"bulkhead.role": "health"}
