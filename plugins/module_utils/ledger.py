@@ -317,10 +317,11 @@ def owned_items(
 
     ``{ROLE: [{"kind", "path"?, "key"?, "member"?, "user"?, "name"?, "flags"?, "version"?, "intact"}]}``;
     ``version`` is that of the file at ``path``; ``intact`` is false when somebody changed or removed
-    the thing since. An AppArmor profile also has ``profile``, ``sha256`` (of its text as it is now,
-    which everybody may read and which holds no secret), ``in_kernel`` (the kernel holds what was
-    loaded) and ``can_restore`` (what the kernel held before is kept). Reads the files it names;
-    never raises.
+    the thing since. A key of a JSON file and an SELinux module have ``sha256``, the digest of what was
+    written, as :func:`value_digest` makes it of a key's value. An AppArmor profile also has
+    ``profile``, ``sha256`` (of its text as it is now, which everybody may read and which holds no
+    secret), ``in_kernel`` (the kernel holds what was loaded) and ``can_restore`` (what the kernel held
+    before is kept). Reads the files it names; never raises.
     """
     documents: dict[str, typing.Any] = {}
     answer: dict[str, list[dict[str, typing.Any]]] = {}
@@ -334,7 +335,8 @@ def owned_items(
             if "path" in row:
                 row["version"] = host.version(str(row["path"]))
             row["intact"] = item_intact(host, item, documents)
-            if item.get("kind") == "selinux_module":  # its text is no secret
+            # Of what a controller sent, for it to tell whether it would send the same again.
+            if item.get("kind") in ("json_key", "selinux_module"):
                 row["sha256"] = item.get("sha256")
             if "profile" in item:
                 row.update(_profile_row(host, item))

@@ -20,6 +20,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options 
     release,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.flags_dropin import FLAGS_DROPIN
+from ansible_collections.bulkhead.hardening.plugins.module_utils.ledger import value_digest
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import (
     SLICE,
     SLICE_GROUP,
@@ -415,14 +416,17 @@ class _Planner:
         ):
             return
         entry = self._in_file(key)
-        if entry is not None and entry.get("redacted"):
-            ours = self.owned.get((key, None), {}).get("intact")
-            reason = (
-                "the host's value may hold credentials and is not shown, so it cannot be compared"
-            )
-            self._row(name, setting, "ok" if ours else "blocked", **common, reason=reason)
+        hidden = entry is not None and entry.get("redacted")
+        wrote = self._wrote(key, None, wanted) if hidden else None
+        if hidden and wrote is None:
+            self._row(name, setting, "blocked", **common, reason="the host's value may hold credentials "
+                      "and is not shown, so it cannot be compared")  # fmt: skip
             return
-        if entry is not None and "value" in entry and _same(entry["value"], wanted):
+        if wrote:
+            unread = self.running and not self.engine["config_loaded"]
+            self._row(name, setting, self._take_up(key) if unread else "ok", **common)
+            return
+        if entry is not None and not hidden and "value" in entry and _same(entry["value"], wanted):
             self._settled(name, setting, key, option, common)
             return
         if entry is None and self._is_default(key, wanted, option):
@@ -442,6 +446,11 @@ class _Planner:
         self._row(name, setting, "change", **common, reason=self._applies(key))
         why = f"CIS {control}" if control else variable(name)
         self._set_key(key, wanted, why)
+
+    def _wrote(self, key: str, member: str | None, wanted: object) -> bool | None:
+        """Tell whether Bulkhead wrote this value to the file; None when what is there is not ours."""
+        item = self.owned.get((key, member)) or {}
+        return item["sha256"] == value_digest(wanted) if item.get("intact") else None
 
     def _default_in_effect(self, key: str) -> object:
         """Return what a running daemon does about a key that nobody set."""
@@ -570,10 +579,14 @@ class _Planner:
         """Plan for one member of a map in daemon.json. Return the state of it."""
         entry = self._in_file(key, member)
         owned = self.owned.get((key, member))
+        same = entry is not None and _same(entry.get("value"), wanted)
         if entry is not None and entry.get("redacted"):
-            # It may hold credentials, so it stays on the host: ours if untouched, else not comparable.
-            return "ok" if owned and owned["intact"] else "held_back"
-        if entry is not None and _same(entry.get("value"), wanted):
+            # It may hold credentials, so it stays on the host: it can be compared when it is ours.
+            wrote = self._wrote(key, member, wanted)
+            if wrote is None:
+                return "held_back"
+            same = wrote
+        if same:
             if self.running and not self.engine["config_loaded"]:
                 return self._take_up(key)
             return "ok" if self.running else "pending"

@@ -20,6 +20,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_pla
     SLICE,
     SLICE_GROUP,
 )
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import daemon_plan, daemon_policy
 
 from .fakes import (
     CONFIG,
@@ -105,6 +106,23 @@ def test_strict_on_an_empty_host(host: ActHost) -> None:
     assert observation["witness"]["kernel"]["cap_eff"] == "00000000a80425fb"
     assert host.daemon.images == {}
     assert observation["containers"] == []
+
+
+def test_the_look_tells_whether_the_same_would_be_written_again(host: ActHost) -> None:
+    host.write("/opt/runsc", "", 0o755)
+    runtime = {"path": "/opt/runsc", "runtimeArgs": ["--debug"]}
+    answer = apply(host, plan(json_set(host, "runtimes", runtime, member="gvisor")))
+    assert outcome(answer) == "committed", answer["msg"]
+    seen = answer["observation"]
+    assert seen["daemon_config"]["keys"]["runtimes"]["members"]["gvisor"]["redacted"] is True
+    (item,) = seen["bulkhead"]["owned"]["docker_daemon"]
+    assert item["sha256"] == ledger.value_digest(runtime)
+    assert "--debug" not in json.dumps(seen)
+    rest = dict.fromkeys(daemon_policy.COMPATIBLE, "unmanaged")
+    for argument, changes in (("--debug", 0), ("--strace", 1)):
+        wanted = {"gvisor": {"path": "/opt/runsc", "runtimeArgs": [argument]}}
+        policy = daemon_policy.read({**rest, "options": {"runtimes": wanted}})
+        assert len(daemon_plan.plan(seen, policy)["operations"]) == changes
 
 
 def test_compatible_on_a_used_host_keeps_containers(used: ActHost) -> None:

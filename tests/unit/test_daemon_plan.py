@@ -8,6 +8,7 @@ import typing
 import pytest
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils.flags_dropin import FLAGS_DROPIN
+from ansible_collections.bulkhead.hardening.plugins.module_utils.ledger import value_digest
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import NO_SYSTEMD
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import SLICE
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
@@ -123,6 +124,66 @@ def test_before_docker_is_installed_everything_is_planned_for_its_first_start() 
     assert plan["daemon"]["effect"] == "none"
     with pytest.raises(PolicyError, match="firewall-backend"):
         planned(look, options={"firewall-backend": "iptables"}, expect_engine="28.5.2")
+
+
+def owning_runtime(arguments: list[str], **engine: typing.Any) -> Json:
+    """Return a host on which Bulkhead wrote a runtime, whose arguments do not leave the host."""
+    value = {"path": "/usr/bin/runsc", "runtimeArgs": arguments}
+    look = obs.with_file(obs.stock(), {"runtimes": {"gvisor": {"path": "/usr/bin/runsc"}}})
+    look["daemon_config"]["keys"]["runtimes"]["members"]["gvisor"]["redacted"] = True
+    look["bulkhead"]["owned"]["docker_daemon"] = [
+        {"kind": "json_key", "path": CONFIG, "key": "runtimes", "member": "gvisor", "intact": True,
+         "version": "1", "sha256": value_digest(value)}
+    ]  # fmt: skip
+    look["engine"].update(engine)
+    return look
+
+
+def wanting_runtime(look: Json, path: str, *arguments: str) -> Json:
+    value = {"gvisor": {"path": path, "runtimeArgs": list(arguments)}}
+    return planned(look, options={"runtimes": value})
+
+
+@pytest.mark.parametrize(
+    ("path", "argument", "state"),
+    [
+        ("/usr/bin/runsc", "--platform=kvm", "ok"),
+        ("/usr/bin/runsc", "--platform=systrap", "change"),
+        ("/opt/runsc", "--platform=kvm", "change"),
+    ],
+)
+def test_a_value_of_ours_that_is_not_shown_follows_the_policy(
+    path: str, argument: str, state: str
+) -> None:
+    plan = wanting_runtime(owning_runtime(["--platform=kvm"]), path, argument)
+    assert rows(plan)["runtimes"]["state"] == state
+    assert ("runtimes.gvisor" in sets(plan)) == (state == "change")
+
+
+def test_a_value_that_is_not_shown_and_not_read_yet_is_taken_up() -> None:
+    look = owning_runtime(["--debug"], config_loaded=False)
+    assert "runtimes" in wanting_runtime(look, "/usr/bin/runsc", "--debug")["daemon"]["why"]
+
+
+def test_a_value_that_is_not_shown_and_not_ours_is_left() -> None:
+    look = owning_runtime(["--debug"])
+    look["bulkhead"]["owned"]["docker_daemon"][0]["intact"] = False
+    plan = wanting_runtime(look, "/opt/runsc", "--debug")
+    assert rows(plan)["runtimes"]["state"] == "held_back"
+    assert "runtimes.gvisor" not in sets(plan)
+
+
+@pytest.mark.parametrize(("wanted", "state"), [(["10.0.0.1"], "ok"), (["10.0.0.2"], "change")])
+def test_a_whole_key_of_ours_that_is_not_shown_follows_the_policy(
+    wanted: list[str], state: str
+) -> None:
+    look = obs.with_file(obs.stock(), {"dns": ["10.0.0.1"]})
+    look["daemon_config"]["keys"]["dns"] = {"type": "list", "redacted": True}
+    look["bulkhead"]["owned"]["docker_daemon"] = [
+        {"kind": "json_key", "path": CONFIG, "key": "dns", "intact": True, "version": "1",
+         "sha256": value_digest(["10.0.0.1"])}
+    ]  # fmt: skip
+    assert rows(planned(look, options={"dns": wanted}))["dns"]["state"] == state
 
 
 # -- idempotence ---------------------------------------------------------------------------------
