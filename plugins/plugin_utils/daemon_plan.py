@@ -27,6 +27,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_pla
 )
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import plan as plans, subids
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.daemon_policy import (
+    DEFAULT_USERNS_SIZE,
     DEFAULT_USERNS_USER,
     KEY_SETTINGS,
     PROFILE,
@@ -834,6 +835,7 @@ class _Planner:
             state = "ok" if self.running else "pending"
             reason = None if wanted else "once on it stays on: off would hide what it holds"
             self._row(name, setting, state, **common, reason=reason)
+            self._other_remapping()
         elif wanted is None:
             self._row(name, setting, "held_back", **common, affected=_names(self.containers),
                       reason="containers, images and volumes of today would be hidden")  # fmt: skip
@@ -852,6 +854,7 @@ class _Planner:
         if on and (self._in_file(setting) or {}).get("value"):
             self._row(name, setting, self._take_up(setting), **common,
                       reason="in the file; takes effect when the daemon starts again")  # fmt: skip
+            self._other_remapping()
             return
         if not on and (setting, None) not in self.owned:
             self._row(name, setting, "blocked", **common,
@@ -884,7 +887,75 @@ class _Planner:
                 "reason": "features.containerd-snapshotter is true in "
                 f"{self.config['path']}, and dockerd refuses both together; remove it first"
             }
-        return self._would_hide("remapping", "userns")
+        unfit = self._unfit_ids() if on and not self._remap_user() else None
+        return unfit or self._would_hide("remapping", "userns")
+
+    def _remap_user(self) -> str | None:
+        """Return whose ids containers have, or get when the daemon starts again; None for nobody's."""
+        value = (self._in_file("userns-remap") or {}).get("value")
+        value = value or self._option("userns-remap").get("configured")
+        user = value.partition(":")[0] if isinstance(value, str) else ""
+        if user in ("default", "host"):  # moby, daemon/daemon_unix.go; the latter switches it off
+            return "dockremap" if user == "default" else None
+        names = {str(item["uid"]): str(item["name"]) for item in self.look["users"]["users"]}
+        return names.get(user, user) or None
+
+    def _ranges(self, user: str) -> dict[str, list[Json]]:
+        return {
+            kind: [entry for entry in self.look["subids"][kind] if entry["name"] == user]
+            for kind in ("subuid", "subgid")
+        }
+
+    def _other_ids(self, user: str) -> dict[str, tuple[int, int]]:
+        """Return which variables a user's ranges do not follow: ``{name: (wanted, found)}``.
+
+        A variable that is at its default asks for nothing.
+        """
+        start, size = self.policy.userns_start, self.policy.userns_size
+        found: dict[str, tuple[int, int]] = {}
+        for entries in filter(None, self._ranges(user).values()):
+            total = sum(entry["count"] for entry in entries)
+            if start and start not in [entry["start"] for entry in entries]:
+                found["userns_start"] = (start, entries[0]["start"])
+            if size not in (DEFAULT_USERNS_SIZE, total):
+                found["userns_size"] = (size, total)
+        return found
+
+    def _unfit_ids(self) -> Json | None:
+        """Return why containers cannot have the ids of the policy's user as they are, or None."""
+        user = self.policy.userns_user
+        for kind, entries in self._ranges(user).items():
+            total = sum(entry["count"] for entry in entries)
+            if entries and total < DEFAULT_USERNS_SIZE:
+                return {
+                    "reason": f"{user} has {total} ids in /etc/{kind}, and images use "
+                    f"{DEFAULT_USERNS_SIZE}; give it a range of that size"
+                }
+        for name, (wanted, found) in self._other_ids(user).items():
+            return {
+                "reason": f"{variable(name)} is {wanted}, and {user} has {found} in /etc/subuid and "
+                "/etc/subgid; change its range there, or leave the variable out"
+            }
+        return None
+
+    def _other_remapping(self) -> None:
+        """Say what of the policy's user and ids is not so where remapping is on already."""
+        user, wanted = self._remap_user(), self.policy.userns_user
+        if user is None:
+            return
+        differs: dict[str, tuple[object, object]] = {**self._other_ids(user)}
+        if wanted not in (DEFAULT_USERNS_USER, user):
+            differs = {"userns_user": (wanted, user)}
+        settings = {
+            "userns_user": "user of userns-remap",
+            "userns_start": "first id of userns-remap",
+            "userns_size": "number of ids of userns-remap",
+        }
+        for name, (asked, found) in differs.items():
+            self._row(name, settings[name], "blocked", wanted=asked, effective=found, control="2.10",
+                      reason="what the daemon holds belongs to the ids of today; switch remapping off "
+                      f"({variable('userns_remap')}: false) and on again with this, or leave the "
+                      "variable out")  # fmt: skip
 
     def _moves(self, key: str, value: object) -> bool:
         """Tell whether a value differs from what the daemon uses now."""
@@ -943,10 +1014,7 @@ class _Planner:
         look, size, start = self.look, self.policy.userns_size, self.policy.userns_start
         known = {item["name"] for item in look["users"]["users"]}
         groups = {item["name"] for item in look["users"]["groups"]}
-        mine = {
-            kind: [entry for entry in look["subids"][kind] if entry["name"] == user]
-            for kind in ("subuid", "subgid")
-        }
+        mine = self._ranges(user)
         if user != DEFAULT_USERNS_USER and (user not in known or not all(mine.values())):
             raise PolicyError(
                 variable("userns_user"),

@@ -29,6 +29,9 @@ PROFILES = ("auto", "compatible", "strict")
 #: The user whose sub-ids containers run as. The only one that Bulkhead creates itself.
 DEFAULT_USERNS_USER = "bulkhead-remap"
 
+#: How many ids a container has: every one that an image may use (nobody is 65534).
+DEFAULT_USERNS_SIZE = 65536
+
 #: A registry as images name it: HOST or HOST:PORT.
 REGISTRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?\Z")
 
@@ -467,7 +470,12 @@ def read(raw: typing.Mapping[str, typing.Any]) -> Policy:
         expect_engine=expect,
         userns_user=user,
         userns_start=_integer("userns_start", raw.get("userns_start", 0), 0, 2**32 - 65537),
-        userns_size=_integer("userns_size", raw.get("userns_size", 65536), 65536, 2**24),
+        userns_size=_integer(
+            "userns_size",
+            raw.get("userns_size", DEFAULT_USERNS_SIZE),
+            DEFAULT_USERNS_SIZE,
+            2**24,
+        ),
         userns_accept_hidden_data=_boolean(
             "userns_accept_hidden_data", raw.get("userns_accept_hidden_data", False)
         ),

@@ -389,6 +389,70 @@ def test_userns_once_on_stays_on() -> None:
     assert rows(plan)["userns-remap"]["state"] == "ok"
 
 
+def with_ranges(look: Json, *counts: int, user: str = "svc") -> Json:
+    """Return a look with a user that has ranges, the first from 300000 on."""
+    look["users"]["users"].append({"name": user, "uid": 1500, "gid": 1500})
+    for kind in ("subuid", "subgid"):
+        look["subids"][kind] += [
+            {"name": user, "start": 300000 + number * 100000, "count": count}
+            for number, count in enumerate(counts)
+        ]
+    return look
+
+
+@pytest.mark.parametrize(
+    ("counts", "policy", "says"),
+    [
+        ((1000,), {}, "svc has 1000 ids in /etc/subuid"),
+        ((65535,), {}, "65535"),
+        ((65536,), {}, None),
+        ((60000, 5536), {}, None),
+        ((65536,), {"userns_start": 700000}, "docker_daemon_userns_start is 700000"),
+        ((65536,), {"userns_start": 300000}, None),
+        ((65536,), {"userns_size": 131072}, "docker_daemon_userns_size is 131072"),
+        ((100000,), {"userns_size": 100000}, None),
+    ],
+)
+def test_userns_with_ids_that_do_not_do_is_blocked(
+    counts: tuple[int, ...], policy: Json, says: str | None
+) -> None:
+    plan = planned(with_ranges(obs.stock(), *counts), userns_user="svc", **policy)
+    row = rows(plan)["userns-remap"]
+    assert row["state"] == ("change" if says is None else "blocked")
+    assert (says or "") in str(row["reason"])
+    assert ("userns-remap" in sets(plan)) == (says is None)
+
+
+@pytest.mark.parametrize(
+    ("value", "policy", "blocked"),
+    [
+        ("svc", {}, {}),
+        ("svc", {"userns_user": "svc", "userns_start": 300000}, {}),
+        ("svc:svc", {"userns_user": "svc"}, {}),
+        ("1500", {"userns_user": "svc"}, {}),
+        ("svc", {"userns_user": "other", "userns_start": 9}, {"userns_user": ("other", "svc")}),
+        ("default", {"userns_user": "svc"}, {"userns_user": ("svc", "dockremap")}),
+        ("svc", {"userns_start": 700000}, {"userns_start": (700000, 300000)}),
+        ("svc", {"userns_size": 131072}, {"userns_size": (131072, 65536)}),
+    ],
+)
+@pytest.mark.parametrize("loaded", [True, False])
+def test_userns_that_is_on_with_other_ids_names_the_variable(
+    loaded: bool, value: str, policy: Json, blocked: dict[str, tuple[object, object]]
+) -> None:
+    look = with_ranges(obs.with_file(obs.stock(), {"userns-remap": value}, loaded), 65536)
+    look["engine"]["options"]["userns-remap"]["effective"] = loaded
+    plan = planned(look, profile="strict", **policy)
+    found = {
+        row["variable"].removeprefix("docker_daemon_"): (row["wanted"], row["effective"])
+        for row in plan["settings"]
+        if row["state"] == "blocked"
+        and row["variable"].startswith(("docker_daemon_userns_user", "docker_daemon_userns_s"))
+    }
+    assert found == blocked
+    assert not loaded or rows(plan)["userns-remap"]["state"] == "ok"
+
+
 def test_userns_needs_a_kernel_that_gives_them() -> None:
     row = rows(planned(obs.stock(sysctls={"user.max_user_namespaces": "0"})))["userns-remap"]
     assert row["state"] == "blocked"
