@@ -32,6 +32,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
 )
 
 _SYSCTLS = (
+    "fs.nr_open",
     "kernel.cap_last_cap",
     "kernel.pid_max",
     "kernel.threads-max",

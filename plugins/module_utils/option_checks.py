@@ -478,7 +478,22 @@ def _ulimits(host: Host, document: dict[str, typing.Any], facts: Facts) -> str |
         # -1 is unlimited
         if hard != -1 and (soft == -1 or soft > hard):
             return "%s: the soft limit %s is above the hard limit %s" % (name, soft, hard)
+        most = _most_open_files(host) if name == "nofile" else None
+        if most is not None and (hard == -1 or hard > most):
+            return (
+                "nofile: the hard limit %s is above fs.nr_open, %d, which the kernel grants nobody; "
+                "every container would fail to start" % ("unlimited" if hard == -1 else hard, most)
+            )
     return None
+
+
+def _most_open_files(host: Host) -> int | None:
+    """Return the highest limit of open files that the kernel grants (kernel/sys.c, do_prlimit)."""
+    try:
+        text = host.read_text("/proc/sys/fs/nr_open").strip()
+    except OSError:
+        return None
+    return int(text) if re.match(r"[0-9]{1,10}\Z", text, re.ASCII) else None
 
 
 CHECKS: dict[str, _Check] = {

@@ -10,6 +10,7 @@ restarts without live-restore ends its containers (moby, daemon/config and daemo
 from __future__ import annotations
 
 import ipaddress
+import re
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import look_images
@@ -655,11 +656,30 @@ class _Planner:
         if wanted == UNMANAGED:
             self._row("ulimits", "default-ulimits", "unmanaged", control="2.9")
             return
+        reason = self._too_many_files(typing.cast("dict[str, dict[str, int]]", wanted))
+        if reason and explicit:
+            raise PolicyError(f"{variable('ulimits')}[nofile]", typing.cast(Json, wanted)["nofile"], reason)
+        if reason:
+            self._row("ulimits", "default-ulimits", "blocked", wanted=wanted, control="2.9",
+                      reason=f"nofile of the profile {self.profile}: {reason}")  # fmt: skip
+            return
         members = {
             name: {"Name": name, "Hard": limits["hard"], "Soft": limits["soft"]}
             for name, limits in typing.cast("dict[str, dict[str, int]]", wanted).items()
         }
         self._want_members("ulimits", "default-ulimits", members, explicit, "2.9")
+
+    def _too_many_files(self, wanted: dict[str, dict[str, int]]) -> str | None:
+        """Return why containers could not start with this limit of open files, or None."""
+        most = str(self.look["sysctls"].get("fs.nr_open"))
+        hard = wanted.get("nofile", {}).get("hard", 0)
+        # kernel/sys.c, do_prlimit: nobody gets more, not even root, and unlimited is more.
+        if not re.match(r"[0-9]{1,10}\Z", most) or 0 <= hard <= int(most):
+            return None
+        return (
+            f"the kernel of this host grants {most} at most (fs.nr_open), and no container would start; "
+            f"give a hard limit up to {most}"
+        )
 
     # -- further keys --------------------------------------------------------------------------
     def _options(self) -> None:

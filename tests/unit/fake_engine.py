@@ -352,7 +352,7 @@ class FakeHost(Host):
         self.write("/proc/stat", "cpu 1 2 3\nbtime %d\n" % BOOTED_AT)
         for name, value in (
             ("kernel/osrelease", "6.12.0"), ("kernel/hostname", "h1"),
-            ("kernel/pid_max", "4194304"), ("user/max_user_namespaces", "7000"),
+            ("fs/nr_open", "1048576"), ("kernel/pid_max", "4194304"), ("user/max_user_namespaces", "7000"),
             ("kernel/kptr_restrict", "0"), ("kernel/unprivileged_bpf_disabled", "2"),
             ("kernel/yama/ptrace_scope", "0"), ("net/ipv4/ip_forward", "1"),
             ("net/ipv4/conf/all/forwarding", "1"), ("net/ipv4/conf/docker0/forwarding", "1"),

@@ -440,6 +440,27 @@ def test_problems(tmp_path: pathlib.Path, document: Json, more: Json, expected: 
         assert expected in "; ".join(found)
 
 
+@pytest.mark.parametrize(
+    ("name", "hard", "expected"),
+    [
+        ("nofile", 1048576, None),
+        ("nofile", 1048577, "above fs.nr_open, 1048576"),
+        ("nofile", -1, "unlimited is above fs.nr_open"),
+        ("memlock", -1, None),
+    ],
+)
+def test_a_limit_of_open_files_that_the_kernel_refuses(
+    tmp_path: pathlib.Path, name: str, hard: int, expected: str | None
+) -> None:
+    (tmp_path / "proc/sys/fs").mkdir(parents=True)
+    (tmp_path / "proc/sys/fs/nr_open").write_text("1048576\n")
+    document = {"default-ulimits": {name: {"Name": name, "Soft": 1024, "Hard": hard}}}
+    planned = facts(planned=frozenset(document))
+    found = "; ".join(validate.problems(Host(str(tmp_path)), document, planned))
+    assert (expected or "") in found
+    assert bool(found) == (expected is not None)
+
+
 def test_the_engine_is_not_asked_when_that_would_create_a_user(tmp_path: pathlib.Path) -> None:
     host = Host(str(tmp_path))
     document = {"userns-remap": "default"}

@@ -186,6 +186,37 @@ def test_a_whole_key_of_ours_that_is_not_shown_follows_the_policy(
     assert rows(planned(look, options={"dns": wanted}))["dns"]["state"] == state
 
 
+@pytest.mark.parametrize(
+    ("hard", "refused"), [(1048576, False), (1048577, True), (2000000000, True), (-1, True)]
+)
+@pytest.mark.parametrize("state", ["running", "stopped"])
+def test_more_open_files_than_the_kernel_grants_are_refused(
+    state: str, hard: int, refused: bool
+) -> None:
+    look = obs.stock(sysctls={"fs.nr_open": "1048576"})
+    look["engine"]["state"] = state
+    policy = {"ulimits": {"nofile": {"soft": 65536, "hard": hard}}}
+    if not refused:
+        assert "default-ulimits.nofile" in sets(planned(look, **policy))
+        return
+    with pytest.raises(PolicyError, match=r"docker_daemon_ulimits\[nofile\].*up to 1048576"):
+        planned(look, **policy)
+
+
+def test_a_kernel_that_grants_less_than_the_profile_blocks_that_alone() -> None:
+    plan = planned(obs.stock(sysctls={"fs.nr_open": "50000"}), profile="compatible")
+    row = rows(plan)["default-ulimits"]
+    assert (row["state"], "50000" in row["reason"]) == ("blocked", True)
+    assert "default-ulimits.nofile" not in sets(plan)
+    assert "live-restore" in sets(plan)
+
+
+@pytest.mark.parametrize("said", ["x", "", "9" * 40, "1\n2"])
+def test_a_host_that_says_nonsense_of_its_limit_is_not_believed(said: str) -> None:
+    look = obs.stock(sysctls={"fs.nr_open": said})
+    assert "default-ulimits.nofile" in sets(planned(look))
+
+
 # -- idempotence ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("containers", [[], [obs.container()]])
 def test_a_plan_applied_plans_to_nothing(containers: list[Json]) -> None:

@@ -138,6 +138,7 @@ def test_programs_are_started_for_the_host_and_none_for_a_container(
 def test_a_subset_gathers_nothing_else(host: FakeHost) -> None:
     answer = observe(host, "users", "sysctls")
     assert set(answer) == {"schema", "collected_at", "users", "sysctls", "unread", "api_calls"}
+    assert answer["sysctls"]["fs.nr_open"] == "1048576"
     assert host.engine.requests == []
     assert host.commands == []
 
