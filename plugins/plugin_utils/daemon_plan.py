@@ -1154,6 +1154,14 @@ class _Planner:
             self._row(name, setting, "blocked", **common,
                       reason=f"cgroup-parent is {option['configured']} in {option.get('where')}")  # fmt: skip
             return
+        counted = [c for c in self.alive if (c.get("kernel") or {}).get("pids_current")]
+        processes = sum(c["kernel"]["pids_current"] for c in counted)
+        placed = limit in (seen.get("pids_max"), seen.get("tasks_max"))
+        if not placed and processes >= limit * NEAR_LIMIT:
+            self._row(name, setting, "blocked", **common, affected=_names(counted),
+                      reason=f"they hold {processes} processes together, which is half of it or more; "
+                      f"raise {variable(name)}")  # fmt: skip
+            return
         header = _OWNED_BY.format(role=ROLE, hint=f"Set {variable(name)}: 0.")
         files = {
             SLICE: f"[Unit]\nDescription=Docker containers\n\n[Slice]\nTasksMax={limit}\n",

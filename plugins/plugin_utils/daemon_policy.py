@@ -230,6 +230,15 @@ def _pids_limit(name: str, value: object) -> int:
     return _integer(name, value, 16, 4194304)
 
 
+def _tasks_max(name: str, value: object) -> int:
+    """Check a limit of processes that 0 switches off."""
+    try:
+        return 0 if _integer(name, value, 0, 4194304) == 0 else _pids_limit(name, value)
+    except PolicyError:
+        fix = "give 0 for no limit, or a whole number from 16 to 4194304"
+        raise PolicyError(variable(name), value, fix) from None
+
+
 _READERS: dict[str, typing.Callable[[str, object], object]] = {
     "live_restore": _boolean,
     "icc": _boolean,
@@ -484,8 +493,8 @@ def read(raw: typing.Mapping[str, typing.Any]) -> Policy:
             "restart_stops_containers", raw.get("restart_stops_containers", False)
         ),
         take_over_flags=_take_over_flags(raw.get("take_over_flags", [])),
-        containers_tasks_max=_integer(
-            "containers_tasks_max", raw.get("containers_tasks_max", 0), 0, 4194304
+        containers_tasks_max=_tasks_max(
+            "containers_tasks_max", raw.get("containers_tasks_max", 0)
         ),
         tcp_hosts=_tcp_hosts(raw.get("tcp_hosts", []), any_address),
         tcp_any_address=any_address,

@@ -614,6 +614,9 @@ def test_a_wide_socket_unit_gets_a_drop_in() -> None:
         ({"seccomp_profile": "unconfined"}, ["docker_daemon_seccomp_profile", "unconfined"]),
         ({"seccomp_profile": "my.json"}, ["docker_daemon_seccomp_profile", "absolute path"]),
         ({"userns_user": "default"}, ["docker_daemon_userns_user", "default"]),
+        ({"containers_tasks_max": 1}, ["docker_daemon_containers_tasks_max", "16", "0 for no limit"]),
+        ({"containers_tasks_max": 15}, ["docker_daemon_containers_tasks_max", "16"]),
+        ({"containers_tasks_max": "x"}, ["docker_daemon_containers_tasks_max", "16"]),
         ({"userns_size": 10}, ["docker_daemon_userns_size", "65536"]),
         ({"options": {"icc": False}}, ["docker_daemon_options[icc]", "docker_daemon_icc"]),
         ({"options": {"log-levl": "info"}}, ["log-levl", "log-level"]),
@@ -1103,6 +1106,34 @@ def test_the_slice_goes_when_nobody_wants_it() -> None:
         daemon_plan.SLICE_DROPIN,
     }
     assert "cgroup-parent" in {op["key"] for op in operations(plan, "json_remove")}
+
+
+def busy(**processes: int) -> list[Json]:
+    return [
+        {**obs.container(name), "kernel": {"pids_current": number, "pids_max": None}}
+        for name, number in processes.items()
+    ]
+
+
+@pytest.mark.parametrize(("limit", "state"), [(1000, "blocked"), (1001, "change"), (16, "blocked")])
+def test_a_limit_for_all_that_they_nearly_use_is_blocked(limit: int, state: str) -> None:
+    look = with_cgroupfs(containers=busy(web=300, db=200))
+    plan = planned(look, containers_tasks_max=limit)
+    row = rows(plan)[TOGETHER]
+    assert row["state"] == state
+    if state == "blocked":
+        assert row["affected"] == ["db", "web"]
+        assert "500 processes" in row["reason"]
+        assert not operations(plan, "file_present")
+        assert "cgroup-parent" not in sets(plan)
+
+
+@pytest.mark.parametrize("enforced", [500, None])
+def test_a_limit_for_all_that_is_placed_is_not_blocked_by_who_uses_it(enforced: int | None) -> None:
+    look = own_slice(500)
+    look["slice"]["pids_max"] = enforced
+    look["containers"] = busy(web=400)
+    assert rows(planned(look, containers_tasks_max=500))[TOGETHER]["state"] != "blocked"
 
 
 def test_no_slice_where_each_container_has_a_limit() -> None:
