@@ -18,6 +18,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options 
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
     apparmor_profile as profiles,
     plan as plans,
+    scalars,
 )
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import (
     Json,
@@ -57,9 +58,7 @@ def read(raw: Json) -> Policy:
     mode = raw.get("mode", profiles.ENFORCE)
     if mode not in (profiles.ENFORCE, profiles.COMPLAIN):
         raise PolicyError(MODE, mode, "say enforce or complain")
-    default = raw.get("default_profile", False)
-    if not isinstance(default, bool):
-        raise PolicyError(DEFAULT_PROFILE, default, "say true or false")
+    default = scalars.boolean(DEFAULT_PROFILE, raw.get("default_profile", False))
     found: dict[str, tuple[str, Json | str]] = {}
     described = raw.get("profiles") or {}
     if not isinstance(described, dict):

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 import typing
 
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import scalars
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
 
 ENFORCE, COMPLAIN = "enforce", "complain"
@@ -97,11 +98,11 @@ def check(spec: typing.Any) -> Json:
         "abstractions": _list(spec, "abstractions", _ABSTRACTION, "name files of abstractions/")
         or [],
         "raw": _raw(spec.get("raw")),
-        "local": spec.get("local", True),
+        "local": scalars.as_boolean(spec.get("local", True)),
         "mode": spec.get("mode"),
     }
-    if not isinstance(found["local"], bool):
-        raise Wrong("local", found["local"], "say true or false")
+    if found["local"] is None:
+        raise Wrong("local", spec["local"], "say true or false")
     if found["mode"] not in (None, ENFORCE, COMPLAIN):
         raise Wrong("mode", found["mode"], f"say {ENFORCE} or {COMPLAIN}")
     patterns = {

@@ -23,7 +23,11 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     audit_rules,
     look_auditd,
 )
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils import audit_watch, plan as plans
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
+    audit_watch,
+    plan as plans,
+    scalars,
+)
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import (
     Json,
     PolicyError,
@@ -98,20 +102,17 @@ def read(raw: Json) -> Policy:
     for name in sorted(set(raw) - set(known)):
         raise PolicyError(variable(name), raw[name], f"there is no such variable: {sorted(known)}")
     raw = {**known, "unwatched": [], "rules": [], **raw}
-    if not isinstance(raw["install"], bool):
-        raise PolicyError(variable("install"), raw["install"], "set true or false")
+    install = scalars.boolean(variable("install"), raw["install"])
     if raw["data_root_scope"] not in SCOPES:
         raise PolicyError(
             variable("data_root_scope"), raw["data_root_scope"], f"choose from {', '.join(SCOPES)}"
         )
-    key, backlog = raw["key"], raw["backlog_limit"]
+    key, backlog = raw["key"], scalars.as_integer(raw["backlog_limit"])
     if not isinstance(key, str) or not re.match(r"[A-Za-z0-9_.-]{1,31}\Z", key):
         raise PolicyError(variable("key"), key, "use 1 to 31 letters, digits, '_', '.' and '-'")
-    whole = isinstance(backlog, int) and not isinstance(backlog, bool)
-    if not whole or not (backlog == 0 or 64 <= backlog <= 2**20):
-        raise PolicyError(
-            variable("backlog_limit"), backlog, "set 0 (left as it is) or 64 to 1048576 records"
-        )
+    if backlog is None or not (backlog == 0 or 64 <= backlog <= 2**20):
+        fix = "set 0 (left as it is) or 64 to 1048576 records"
+        raise PolicyError(variable("backlog_limit"), raw["backlog_limit"], fix)
     for name in ("unwatched", "rules"):
         if not isinstance(raw[name], list) or not all(isinstance(i, str) for i in raw[name]):
             raise PolicyError(variable(name), raw[name], "make it a list of texts")
@@ -120,7 +121,8 @@ def read(raw: Json) -> Policy:
             raise PolicyError(variable("unwatched"), path, "name absolute paths")
     for line in raw["rules"]:
         _custom(line)
-    return Policy(**{**raw, "unwatched": tuple(raw["unwatched"]), "rules": tuple(raw["rules"])})
+    lists = {name: tuple(raw[name]) for name in ("unwatched", "rules")}
+    return Policy(**{**raw, **lists, "install": install, "backlog_limit": backlog})
 
 
 def _custom(line: str) -> Json:

@@ -19,6 +19,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options 
     PLAIN_LOG_OPTS,
     release,
 )
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import scalars
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
 
 ROLE = "docker_daemon"
@@ -134,23 +135,11 @@ class Policy:
 
 
 def _boolean(name: str, value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    words = {"true": True, "yes": True, "false": False, "no": False}
-    if isinstance(value, str) and value.lower() in words:
-        return words[value.lower()]
-    raise PolicyError(variable(name), value, "give true or false")
+    return scalars.boolean(variable(name), value)
 
 
 def _integer(name: str, value: object, low: int, high: int) -> int:
-    number: int | None = None
-    if isinstance(value, int) and not isinstance(value, bool):
-        number = value
-    elif isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-        number = int(value)
-    if number is None or not low <= number <= high:
-        raise PolicyError(variable(name), value, f"give a whole number from {low} to {high}")
-    return number
+    return scalars.integer(variable(name), value, low, high)
 
 
 def _text(name: str, value: object) -> str:

@@ -26,6 +26,7 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
     falco_rules,
     openpgp,
     plan as plans,
+    scalars,
 )
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import (
     Json,
@@ -53,6 +54,8 @@ _DROPIN = """\
 LogRateLimitIntervalSec=30s
 LogRateLimitBurst=%d
 """
+#: The numbers, and from where to where they may go.
+_NUMBERS = {"journal_burst": (0, 100000), "queue_capacity": (100, 1000000)}
 _REPOSITORY = ("uris", "suites", "components", "key", "fingerprint")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -94,7 +97,11 @@ def read(raw: Json) -> Policy:
     # Ansible's texts carry tags of its own; days of YAML are dates.
     given = json.loads(json.dumps(given, default=str))
     for name, default in defaults.items():
-        if type(given[name]) is not type(default):
+        if isinstance(default, bool):
+            given[name] = scalars.boolean(variable(name), given[name])
+        elif name in _NUMBERS:
+            given[name] = scalars.integer(variable(name), given[name], *_NUMBERS[name])
+        elif type(given[name]) is not type(default):
             raise PolicyError(variable(name), given[name], f"make it a {type(default).__name__}")
     _check_source(given)
     _check_outputs(given)
@@ -153,9 +160,6 @@ def _check_repository(given: Json) -> None:
 
 
 def _check_outputs(given: Json) -> None:
-    for name, least, most in (("journal_burst", 0, 100000), ("queue_capacity", 100, 1000000)):
-        if not least <= given[name] <= most:
-            raise PolicyError(variable(name), given[name], f"a number from {least} to {most}")
     url = given["output_http"]
     if url:
         parts = urllib.parse.urlsplit(url)

@@ -22,7 +22,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     look_protection as protection,
     sysctls,
 )
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils import plan as plans
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import plan as plans, scalars
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import (
     Json,
     PolicyError,
@@ -114,9 +114,8 @@ def _module(name: str, value: object) -> tuple[str, bool]:
     _refuse(shown, value, plain, facts()["modules_never"])
     if plain not in protection.MODULES:
         raise PolicyError(shown, value, _unknown(plain, protection.MODULES))
-    if not isinstance(value, bool):
-        raise PolicyError(shown, value, "say true (it is not to be loaded) or false (left alone)")
-    return plain, value
+    fix = "say true (it is not to be loaded) or false (left alone)"
+    return plain, scalars.boolean(shown, value, fix)
 
 
 def _boot(wanted: list[typing.Any]) -> tuple[str, ...]:

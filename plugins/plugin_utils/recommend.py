@@ -16,7 +16,7 @@ import urllib.parse
 
 import yaml
 
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils import capabilities
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import capabilities, scalars
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.report import names, plain
 
@@ -50,13 +50,13 @@ def settings(raw: object) -> Settings:
     if not isinstance(raw, dict):
         raise PolicyError("docker_recommend", raw, "give a mapping of its variables")
     known = {field.name for field in dataclasses.fields(Settings)}
+    found: dict[str, int] = {}
     for name, value in raw.items():
         variable = f"docker_recommend_{name}"
         if name not in known:
             raise PolicyError(variable, value, "there is no such variable")
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1000:
-            raise PolicyError(variable, value, "give a whole number from 1 to 1000")
-    return Settings(**raw)
+        found[name] = scalars.integer(variable, value, 1, 1000)
+    return Settings(**found)
 
 
 def recommendations(observation: Json, raw: object) -> list[Json]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import typing
 
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import scalars
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
 
 _TYPE = re.compile(r"[a-zA-Z][a-zA-Z0-9_.]{0,63}\Z")
@@ -69,9 +70,9 @@ def check(spec: object) -> Json:
         raise Wrong(
             unknown[0], spec[unknown[0]], f"there is no such field; use {', '.join(_FIELDS)}"
         )
-    network = spec.get("network", False)
-    if not isinstance(network, bool):
-        raise Wrong("network", network, "say true or false")
+    network = scalars.as_boolean(spec.get("network", False))
+    if network is None:
+        raise Wrong("network", spec["network"], "say true or false")
     found: Json = {"network": network}
     for name in _LISTS:
         types = spec.get(name) or []

@@ -16,6 +16,7 @@ import typing
 from ansible_collections.bulkhead.hardening.plugins.module_utils import selinux
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
     plan as plans,
+    scalars,
     selinux_module as modules,
 )
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import (
@@ -74,18 +75,13 @@ def read(raw: Json) -> Policy:
         *(("enabled", True), ("accept_unlabelled_mounts", False)),
         *(("data_root", True), ("enforcing", False)),
     ):
-        value = raw.get(name, default)
-        if not isinstance(value, bool):
-            raise PolicyError(f"{ROLE}_{name}", value, "say true or false")
-        switches[name] = value
+        switches[name] = scalars.boolean(f"{ROLE}_{name}", raw.get(name, default))
     booleans = raw.get("booleans") or {}
     if not isinstance(booleans, dict):
         raise PolicyError(BOOLEANS, booleans, "give a mapping of names to true or false")
-    for name, value in booleans.items():
+    for name in booleans:
         if not isinstance(name, str) or not selinux.BOOLEAN.match(name):
             raise PolicyError(BOOLEANS, name, "give the name of a boolean of the policy")
-        if not isinstance(value, bool):
-            raise PolicyError(f"{BOOLEANS}[{name}]", value, "say true or false")
     described = raw.get("modules") or {}
     if not isinstance(described, dict):
         raise PolicyError(MODULES, described, "give a mapping of names to modules")
@@ -102,7 +98,9 @@ def read(raw: Json) -> Policy:
         enabled=switches["enabled"],
         accept=switches["accept_unlabelled_mounts"],
         data_root=switches["data_root"],
-        booleans=dict(booleans),
+        booleans={
+            name: scalars.boolean(f"{BOOLEANS}[{name}]", value) for name, value in booleans.items()
+        },
         modules=found,
         enforcing=switches["enforcing"],
     )

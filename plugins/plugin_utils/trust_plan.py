@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import serialization
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import look_trust
 from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import release
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils import plan as plans
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import plan as plans, scalars
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.daemon_policy import REGISTRY
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
 
@@ -149,9 +149,7 @@ def _keys(raw: object) -> dict[str, Key]:
         if set(spec) - {"key", "revoked", "expires"} or not isinstance(spec.get("key"), str):
             raise PolicyError(where, "(hidden)", "give the text of a public key (PEM), or a mapping of "
                               "key, the text, and revoked or expires")  # fmt: skip
-        revoked = spec.get("revoked", False)
-        if not isinstance(revoked, bool):
-            raise PolicyError(f"{where}.revoked", revoked, "give true or false")
+        revoked = scalars.boolean(f"{where}.revoked", spec.get("revoked", False))
         expires = _day(f"{where}.expires", spec.get("expires"))
         found[name] = Key(name, *_public(where, spec["key"]), revoked, expires)
     return found
@@ -219,10 +217,8 @@ def _rule(where: str, raw: object, keys: dict[str, Key]) -> Rule:
         require=require,
         keys=_key_names(f"{where}.keys", raw.get("keys", []), keys),
         identity=_identity(f"{where}.identity", raw.get("identity")),
-        offline=raw.get("offline", False),
+        offline=scalars.boolean(f"{where}.offline", raw.get("offline", False)),
     )
-    if not isinstance(rule.offline, bool):
-        raise PolicyError(f"{where}.offline", rule.offline, "give true or false")
     by_somebody = bool(rule.keys or rule.identity)
     if require == SIGNED and not by_somebody:
         raise PolicyError(where, raw, "say who must have signed: keys, or an identity")

@@ -339,7 +339,7 @@ def test_a_recorded_host_whose_policy_is_emptied() -> None:
     ("policy", "words"),
     [
         ({"mode": "audit"}, "docker_apparmor_mode is 'audit': say enforce or complain"),
-        ({"default_profile": "yes"}, "docker_apparmor_default_profile is 'yes'"),
+        ({"default_profile": "perhaps"}, "docker_apparmor_default_profile is 'perhaps'"),
         ({"profiles": ["x"]}, "docker_apparmor_profiles is"),
         ({"profiles": {"X": {}}}, r"docker_apparmor_profiles\[X\].name is 'X': use small letters"),
         ({"profiles": {"docker-default": {}}}, "set docker_apparmor_default_profile"),

@@ -170,7 +170,7 @@ def test_the_parser_would_refuse_another() -> None:
         ({"abstractions": ["../x"]}, "abstractions", "abstractions/"),
         ({"raw": "file,"}, "raw", "a list of lines"),
         ({"raw": ["file,\n}"]}, "raw", "item of its own"),
-        ({"local": "no"}, "local", "true or false"),
+        ({"local": "maybe"}, "local", "true or false"),
         ({"mode": "audit"}, "mode", "enforce or complain"),
         (
             {"files": {"write": ["/srv/x"], "deny_write": ["/srv/**"]}},

@@ -310,7 +310,7 @@ def test_rules_of_the_users(look: Json) -> None:
         ("unwatched", ["etc"], "absolute"),
         ("data_root_scope", "all", "choose from sessions"),
         ("key", "my key", "letters"),
-        ("install", "yes", "true or false"),
+        ("install", "yse", "true or false"),
         ("backlog_limit", 5, "64 to"),
         ("backlog_limit", True, "64 to"),
         ("bcklog", 5, "no such variable"),

@@ -229,10 +229,10 @@ def test_a_source_beside_an_installed_falco_is_not_used(look: Json) -> None:
         ({"output_journal": False}, "nobody would see an event"),
         ({"output_http": "http://collector.example/"}, "an address with https://"),
         ({"output_http": "https://me:secret@collector.example/"}, "without a password"),
-        ({"journal_burst": -1}, "a number from 0 to 100000"),
-        ({"queue_capacity": 1}, "a number from 100 to 1000000"),
+        ({"journal_burst": -1}, "a whole number from 0 to 100000"),
+        ({"queue_capacity": 1}, "a whole number from 100 to 1000000"),
         ({"priority": "loud"}, "choose from emergency"),
-        ({"own_rules": "yes"}, "make it a bool"),
+        ({"own_rules": "yse"}, "give true or false"),
         ({"sources": []}, "there is no such variable"),
     ],
 )  # fmt: skip

@@ -345,7 +345,7 @@ def test_what_only_a_boot_takes_back_is_set_on_request_and_last(look: Json) -> N
         ({"modules": {"nf-nat": True}}, ["modules[nf-nat]", "networks are made of it"]),
         ({"modules": {"usb-storage": True}}, ["a file of your own"]),
         ({"modules": {"sctpp": True}}, ["did you mean sctp?"]),
-        ({"modules": {"sctp": "yes"}}, ["say true", "false"]),
+        ({"modules": {"sctp": "yse"}}, ["say true", "false"]),
         ({"boot_parameters": "quiet"}, ["docker_kernel_boot_parameters", "list"]),
         ({"boot_parameters": ["quiet"]}, ["'quiet'", "init_on_alloc=1"]),
         ({"boot_parameters": ["lockdown=integrity", "lockdown=confidentiality"]}, ["lockdown once"]),

@@ -213,7 +213,7 @@ def test_hostile_names_are_neutralised(hostile: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "policy", [[1], {"memory_factor": 0}, {"memory_factor": True}, {"pids_factor": "4"}, {"x": 1}]
+    "policy", [[1], {"memory_factor": 0}, {"memory_factor": True}, {"pids_factor": "4.5"}, {"x": 1}]
 )
 def test_a_wrong_setting_is_refused(policy: object) -> None:
     with pytest.raises(AnsibleFilterError, match="docker_recommend"):
