@@ -16,6 +16,7 @@ def docker_seccomp_plan(
     profiles: Json,
     daemon_plan: Json | None = None,
     daemon_restart: str = "when_needed",
+    daemon_stops_containers: bool = False,
 ) -> Json:
     """Plan what the role ``docker_seccomp`` changes on one host.
 
@@ -23,10 +24,15 @@ def docker_seccomp_plan(
     :param profiles: the variable ``docker_seccomp_profiles``.
     :param daemon_plan: what ``docker_daemon`` plans in the same transaction, if it does.
     :param daemon_restart: the variable ``docker_daemon_restart``.
+    :param daemon_stops_containers: the variable ``docker_daemon_restart_stops_containers``.
     :returns: a plan, schema ``bulkhead.plan/1`` (docs/schemas/plan.schema.json).
     :raises AnsibleFilterError: naming the variable or file, its value and the fix.
     """
-    return planned(lambda: seccomp_plan.plan(observation, profiles, daemon_plan, daemon_restart))
+    return planned(
+        lambda: seccomp_plan.plan(
+            observation, profiles, daemon_plan, daemon_restart, daemon_stops_containers
+        )
+    )
 
 
 class FilterModule:

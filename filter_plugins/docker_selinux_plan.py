@@ -16,6 +16,7 @@ def docker_selinux_plan(
     policy: Json,
     daemon_plan: Json | None = None,
     daemon_restart: str = "when_needed",
+    daemon_stops_containers: bool = False,
 ) -> Json:
     """Plan what the role ``docker_selinux`` changes on one host.
 
@@ -24,12 +25,17 @@ def docker_selinux_plan(
         contents of the files that its modules name, by path.
     :param daemon_plan: what ``docker_daemon`` plans in the same transaction, if it does.
     :param daemon_restart: the variable ``docker_daemon_restart``.
+    :param daemon_stops_containers: the variable ``docker_daemon_restart_stops_containers``.
     :returns: a plan, schema ``bulkhead.plan/1`` (docs/schemas/plan.schema.json).
     :raises AnsibleFilterError: naming the variable or file, its value and the fix.
     """
     return planned(
         lambda: selinux_plan.plan(
-            observation, selinux_plan.read(policy), daemon_plan, daemon_restart
+            observation,
+            selinux_plan.read(policy),
+            daemon_plan,
+            daemon_restart,
+            daemon_stops_containers,
         )
     )
 

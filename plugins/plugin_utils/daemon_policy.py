@@ -417,6 +417,18 @@ def _check_api(policy: Policy) -> Policy:
     return policy
 
 
+def restart(value: object) -> str:
+    """Check ``docker_daemon_restart``, which other roles ask too."""
+    if value not in ("when_needed", "never"):
+        raise PolicyError(variable("restart"), value, "give when_needed or never")
+    return str(value)
+
+
+def restart_stops_containers(value: object) -> bool:
+    """Check ``docker_daemon_restart_stops_containers``, which other roles ask too."""
+    return _boolean("restart_stops_containers", value)
+
+
 def read(raw: typing.Mapping[str, typing.Any]) -> Policy:
     """Check a policy as the role hands it in, without a host.
 
@@ -452,9 +464,6 @@ def read(raw: typing.Mapping[str, typing.Any]) -> Policy:
             "give the name of a user: default lets dockerd pick ranges that may overlap, "
             "and root switches remapping off",
         )
-    restart = raw.get("restart", "when_needed")
-    if restart not in ("when_needed", "never"):
-        raise PolicyError(variable("restart"), restart, "give when_needed or never")
     insecure = _insecure(raw.get("accept_insecure_registries", []))
     any_address = _boolean("tcp_any_address", raw.get("tcp_any_address", False))
     checked = Policy(
@@ -477,9 +486,9 @@ def read(raw: typing.Mapping[str, typing.Any]) -> Policy:
         userns_accept_hidden_data=_boolean(
             "userns_accept_hidden_data", raw.get("userns_accept_hidden_data", False)
         ),
-        restart=restart,
-        restart_stops_containers=_boolean(
-            "restart_stops_containers", raw.get("restart_stops_containers", False)
+        restart=restart(raw.get("restart", "when_needed")),
+        restart_stops_containers=restart_stops_containers(
+            raw.get("restart_stops_containers", False)
         ),
         take_over_flags=_take_over_flags(raw.get("take_over_flags", [])),
         containers_tasks_max=_tasks_max(

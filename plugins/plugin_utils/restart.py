@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import daemon_policy
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
 
 _ALIVE = ("running", "paused", "restarting")
@@ -15,12 +16,17 @@ class Restart:
     :param look: a document of schema ``bulkhead.observation/1``.
     :param daemon_plan: what ``docker_daemon`` plans in the same transaction; ``plan.empty()`` if it does not.
     :param allowed: the variable ``docker_daemon_restart``: ``when_needed`` or ``never``.
+    :param stops_containers: the variable ``docker_daemon_restart_stops_containers``.
+    :raises PolicyError: one of the variables is neither of its values.
     """
 
-    def __init__(self, look: Json, daemon_plan: Json, allowed: str) -> None:
+    def __init__(
+        self, look: Json, daemon_plan: Json, allowed: object, stops_containers: object
+    ) -> None:
         self._engine: Json = look["engine"]
         self._daemon_plan = daemon_plan
-        self._allowed = allowed
+        self._allowed = daemon_policy.restart(allowed)
+        self._stops_containers = daemon_policy.restart_stops_containers(stops_containers)
         #: The names of containers that a restart concerns.
         self.alive = sorted(
             str(item["name"]) for item in look.get("containers") or [] if item["state"] in _ALIVE
@@ -44,9 +50,10 @@ class Restart:
                 "restart it when that is meant"
             )
         safe = self._keeps() or self._sets_live_restore()
-        if self.alive and not safe and not self._daemon_plan["daemon"]["allow_container_restart"]:
+        if self.alive and not safe and not self._stops_containers:
             return need + (
-                "which without live-restore ends these containers; let docker_daemon set it first"
+                "which without live-restore ends these containers; let docker_daemon set it first, or "
+                f"accept that with {daemon_policy.variable('restart_stops_containers')}: true"
             )
         return None
 
@@ -54,7 +61,12 @@ class Restart:
         """Have a plan restart the daemon for a key, if there is one to restart."""
         if self.needed:
             first = bool(self.alive) and not self._keeps() and self._sets_live_restore()
-            plan["daemon"].update(effect="restart", why=[key], live_restore_first=first)
+            plan["daemon"].update(
+                effect="restart",
+                why=[key],
+                live_restore_first=first,
+                allow_container_restart=self._stops_containers,
+            )
 
     def _keeps(self) -> bool:
         """Tell whether the running daemon leaves containers alone when it stops."""

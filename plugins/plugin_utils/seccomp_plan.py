@@ -74,7 +74,8 @@ def plan(
     observation: Json,
     raw: object,
     daemon_plan: Json | None = None,
-    daemon_restart: str = "when_needed",
+    daemon_restart: object = "when_needed",
+    daemon_stops_containers: object = False,
 ) -> Json:
     """Plan what ``docker_seccomp`` changes on one host.
 
@@ -82,13 +83,15 @@ def plan(
     :param raw: ``docker_seccomp_profiles``.
     :param daemon_plan: what ``docker_daemon`` plans in the same transaction, if it does.
     :param daemon_restart: the variable ``docker_daemon_restart``.
+    :param daemon_stops_containers: the variable ``docker_daemon_restart_stops_containers``.
     :returns: a plan of schema ``bulkhead.plan/1``.
     :raises PolicyError: a profile cannot be right, or the look lacks what is needed.
     """
     specs = read(raw)
     plans.check_look(observation, "os", "engine", "daemon_config", "seccomp_profiles")
-    restart = Restart(observation, daemon_plan or plans.empty(), daemon_restart)
-    return _Planner(observation, specs, daemon_plan or plans.empty(), restart).run()
+    before = daemon_plan or plans.empty()
+    restart = Restart(observation, before, daemon_restart, daemon_stops_containers)
+    return _Planner(observation, specs, before, restart).run()
 
 
 class _Planner:

@@ -126,19 +126,22 @@ def plan(
     observation: Json,
     policy: Policy,
     daemon_plan: Json | None = None,
-    daemon_restart: str = "when_needed",
+    daemon_restart: object = "when_needed",
+    daemon_stops_containers: object = False,
 ) -> Json:
     """Plan what ``docker_selinux`` changes on one host.
 
     :param observation: a document of schema ``bulkhead.observation/1``.
     :param daemon_plan: what ``docker_daemon`` plans in the same transaction, if it does.
     :param daemon_restart: the variable ``docker_daemon_restart``.
+    :param daemon_stops_containers: the variable ``docker_daemon_restart_stops_containers``.
     :returns: a plan of schema ``bulkhead.plan/1``.
     :raises PolicyError: the host is in a state in which nothing can be planned.
     """
     plans.check_look(observation, "os", "engine", "daemon_config", "lsm")
-    restart = Restart(observation, daemon_plan or plans.empty(), daemon_restart)
-    return _Planner(observation, policy, daemon_plan or plans.empty(), restart).run()
+    before = daemon_plan or plans.empty()
+    restart = Restart(observation, before, daemon_restart, daemon_stops_containers)
+    return _Planner(observation, policy, before, restart).run()
 
 
 class _Planner:

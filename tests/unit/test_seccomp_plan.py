@@ -197,6 +197,33 @@ def test_a_restart_that_the_policy_forbids_is_not_planned() -> None:
     assert row(plan)["reason"].endswith("docker_daemon_restart is never")
 
 
+def test_a_restart_that_ends_containers_may_be_accepted() -> None:
+    look = daemon_wide(placed(intact=False, containers=[obs.container()]))
+    look["engine"]["info"]["swarm"] = "active"
+    assert "docker_daemon_restart_stops_containers" in row(seccomp_plan.plan(look, WEB))["reason"]
+    plan = seccomp_plan.plan(look, WEB, None, "when_needed", "true")
+    assert row(plan)["state"] == "change"
+    assert (plan["daemon"]["effect"], plan["daemon"]["allow_container_restart"]) == (
+        "restart",
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("restart", "stops", "says"),
+    [
+        ("Never", False, "docker_daemon_restart is 'Never': give when_needed or never"),
+        (False, False, "docker_daemon_restart is False"),
+        ("never", "perhaps", "docker_daemon_restart_stops_containers is 'perhaps'"),
+    ],
+)
+def test_a_variable_of_the_daemons_that_is_wrong_is_refused(
+    restart: object, stops: object, says: str
+) -> None:
+    with pytest.raises(PolicyError, match=says):
+        seccomp_plan.plan(obs.stock(), {}, None, restart, stops)
+
+
 # -- removing --------------------------------------------------------------------------------------
 def test_one_that_is_no_longer_wanted_goes() -> None:
     plan = seccomp_plan.plan(placed(containers=[made_with(None)]), {})

@@ -144,6 +144,19 @@ def test_a_restart_that_the_policy_forbids_is_not_planned() -> None:
     assert found["reason"].endswith("docker_daemon_restart is never")
 
 
+def test_a_restart_that_ends_containers_may_be_accepted() -> None:
+    observation = look()
+    observation["containers"] = [obs.container("web")]
+    plan = docker_selinux_plan(observation, {}, {}, "when_needed", True)
+    assert row(plan, "selinux-enabled")["state"] == "change"
+    assert plan["daemon"]["allow_container_restart"] is True
+
+
+def test_a_variable_of_the_daemons_that_is_wrong_is_refused() -> None:
+    with pytest.raises(AnsibleFilterError, match="docker_daemon_restart is 'Never'"):
+        docker_selinux_plan(look(), {}, {}, "Never")
+
+
 def test_what_docker_daemon_sets_is_left_to_it() -> None:
     daemon = plans.empty()
     daemon["operations"] = [{"op": "json_set", "key": "selinux-enabled", "value": True}]
