@@ -7,7 +7,7 @@ from __future__ import annotations
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import apparmor_plan
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils.filter_errors import planned
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.filter_errors import planned, read
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
 
 
@@ -20,7 +20,8 @@ def docker_apparmor_plan(observation: Json, policy: Json) -> Json:
     :returns: a plan, schema ``bulkhead.plan/1`` (docs/schemas/plan.schema.json).
     :raises AnsibleFilterError: naming the variable or file, its value and the fix.
     """
-    return planned(lambda: apparmor_plan.plan(observation, apparmor_plan.read(policy)))
+    checked = read("docker_apparmor", lambda: apparmor_plan.read(policy))
+    return planned(lambda: apparmor_plan.plan(observation, checked))
 
 
 class FilterModule:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import daemon_plan, daemon_policy
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils.filter_errors import planned
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.filter_errors import planned, read
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
 
 
@@ -19,7 +19,8 @@ def docker_daemon_plan(observation: Json, policy: Json) -> Json:
     :returns: a plan, schema ``bulkhead.plan/1`` (docs/schemas/plan.schema.json).
     :raises AnsibleFilterError: naming the variable or file, its value and the fix.
     """
-    return planned(lambda: daemon_plan.plan(observation, daemon_policy.read(policy)))
+    checked = read("docker_daemon", lambda: daemon_policy.read(policy))
+    return planned(lambda: daemon_plan.plan(observation, checked))
 
 
 class FilterModule:

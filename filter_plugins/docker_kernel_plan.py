@@ -7,7 +7,7 @@ from __future__ import annotations
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import kernel_plan
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils.filter_errors import planned
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.filter_errors import planned, read
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
 
 
@@ -19,7 +19,8 @@ def docker_kernel_plan(observation: Json, policy: Json) -> Json:
     :returns: a plan, schema ``bulkhead.plan/1`` (docs/schemas/plan.schema.json).
     :raises AnsibleFilterError: naming the variable or section, its value and the fix.
     """
-    return planned(lambda: kernel_plan.plan(observation, kernel_plan.read(policy)))
+    checked = read("docker_kernel", lambda: kernel_plan.read(policy))
+    return planned(lambda: kernel_plan.plan(observation, checked))
 
 
 class FilterModule:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import seccomp_plan
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils.filter_errors import planned
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.filter_errors import planned, read
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
 
 
@@ -28,6 +28,7 @@ def docker_seccomp_plan(
     :returns: a plan, schema ``bulkhead.plan/1`` (docs/schemas/plan.schema.json).
     :raises AnsibleFilterError: naming the variable or file, its value and the fix.
     """
+    read("docker_seccomp", lambda: seccomp_plan.read(profiles))
     return planned(
         lambda: seccomp_plan.plan(
             observation, profiles, daemon_plan, daemon_restart, daemon_stops_containers

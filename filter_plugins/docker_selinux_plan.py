@@ -7,7 +7,7 @@ from __future__ import annotations
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import selinux_plan
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils.filter_errors import planned
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.filter_errors import planned, read
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
 
 
@@ -29,10 +29,11 @@ def docker_selinux_plan(
     :returns: a plan, schema ``bulkhead.plan/1`` (docs/schemas/plan.schema.json).
     :raises AnsibleFilterError: naming the variable or file, its value and the fix.
     """
+    checked = read("docker_selinux", lambda: selinux_plan.read(policy))
     return planned(
         lambda: selinux_plan.plan(
             observation,
-            selinux_plan.read(policy),
+            checked,
             daemon_plan,
             daemon_restart,
             daemon_stops_containers,

@@ -7,7 +7,7 @@ from __future__ import annotations
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import trust_plan
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils.filter_errors import planned
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.filter_errors import planned, read
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
 
 
@@ -20,6 +20,7 @@ def docker_trust_plan(observation: Json, variables: Json, program: str) -> Json:
     :returns: a plan, schema ``bulkhead.plan/1`` (docs/schemas/plan.schema.json).
     :raises AnsibleFilterError: naming the variable or file, its value and the fix.
     """
+    read("docker_trust", lambda: trust_plan.read(variables))
     return planned(lambda: trust_plan.plan(observation, variables, program))
 
 

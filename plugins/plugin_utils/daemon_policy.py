@@ -250,6 +250,10 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 
 
+#: What the elements of a list are, where they are no texts.
+_ELEMENTS: dict[str, tuple[type, str]] = {"default-address-pools": (dict, "mappings")}
+
+
 def is_local(address: object) -> bool:
     """Tell whether an address of the API is on no network."""
     # An address without a scheme is TCP to dockerd (moby, opts/hosts.go).
@@ -286,6 +290,17 @@ def _registries(options: Json, accepted: frozenset[str]) -> None:
             raise PolicyError(f"{variable('options')}[registry-mirrors]", shown, fix)
 
 
+def _kind(where: str, key: str, value: object) -> None:
+    """Refuse a value of a key, or an element of it, that is not of the type that dockerd wants."""
+    kind = OPTIONS[key].kind
+    if not isinstance(value, _KINDS[kind]) or (kind == "integer" and isinstance(value, bool)):
+        raise PolicyError(where, value, f"dockerd wants a {kind} here")
+    element, called = _ELEMENTS.get(key, (str, "texts"))
+    for one in value if isinstance(value, list) else ():
+        if not isinstance(one, element):
+            raise PolicyError(where, one, f"dockerd wants a list of {called} here")
+
+
 def _options(value: object, insecure: frozenset[str]) -> Json:
     """Check ``docker_daemon_options``: further keys of daemon.json, each with a value of its type.
 
@@ -314,10 +329,7 @@ def _options(value: object, insecure: frozenset[str]) -> Json:
                 "this key may hold credentials and is not managed; write it to daemon.json by other "
                 "means, it is kept there",
             )
-        if not isinstance(item, _KINDS[option.kind]) or (
-            option.kind == "integer" and isinstance(item, bool)
-        ):
-            raise PolicyError(where, item, f"dockerd wants a {option.kind} here")
+        _kind(where, key, item)
         if isinstance(item, dict) and {} in list(item.values()):
             raise PolicyError(where, item, "an empty member says nothing; leave it out")
         weak = WEAKENING.get(str(key))
@@ -341,7 +353,7 @@ def _take_over_flags(value: object) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)):
         raise PolicyError(name, value, "give a list of daemon.json keys such as [hosts]")
     for key in value:
-        if key not in OPTIONS:
+        if not isinstance(key, str) or key not in OPTIONS:
             near = difflib.get_close_matches(str(key), OPTIONS, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise PolicyError(name, key, f"give keys as daemon.json names them{hint}")
@@ -491,9 +503,7 @@ def read(raw: typing.Mapping[str, typing.Any]) -> Policy:
             raw.get("restart_stops_containers", False)
         ),
         take_over_flags=_take_over_flags(raw.get("take_over_flags", [])),
-        containers_tasks_max=_tasks_max(
-            "containers_tasks_max", raw.get("containers_tasks_max", 0)
-        ),
+        containers_tasks_max=_tasks_max("containers_tasks_max", raw.get("containers_tasks_max", 0)),
         tcp_hosts=_tcp_hosts(raw.get("tcp_hosts", []), any_address),
         tcp_any_address=any_address,
         tls=_tls(raw.get("tls", {})),
