@@ -1,0 +1,94 @@
+# Copyright: (c) 2026, the Bulkhead authors
+# Apache License 2.0 (see LICENSE)
+"""Variables as Ansible hands them to the roles: names that are misspelt, files that are not there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import typing
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ansible_collections.bulkhead.hardening.plugins.filter.misspelt_variables import (
+    misspelt_variables,
+)
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils.misspelt import misspelt
+from tests.unit import observations as obs
+from tests.unit.checkout import ROOT, SETTINGS, attempt, names
+
+Json = dict[str, typing.Any]
+ROLES = [role for role in names("roles/*") if (ROOT / f"roles/{role}/tasks/plan.yml").exists()]
+
+
+def variables(role: str) -> list[str]:
+    return list(yaml.safe_load((ROOT / f"roles/{role}/defaults/main.yml").read_text()))
+
+
+KNOWN = [name for role in ROLES for name in variables(role)]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("docker_daemon_restarts", "docker_daemon_restart"),
+        ("docker_daemon_no_new_privilege", "docker_daemon_no_new_privileges"),
+        ("docker_daemon_usern_remap", "docker_daemon_userns_remap"),
+        ("docker_daemon_iccc", "docker_daemon_icc"),
+        ("docker_seccomp_profile", "docker_seccomp_profiles"),
+        ("docker_kernel_sysctl", "docker_kernel_sysctls"),
+        ("docker_daemon_restart", None),
+        ("docker_daemon_foo", None),
+        ("docker_daemon_log", None),
+        ("docker_daemons_restart", None),
+        ("docker_users", None),
+        ("docker_options", None),
+        ("__docker_daemon_restarts", None),
+        ("restarts", None),
+    ],
+)
+def test_a_name_that_is_nearly_a_variables(name: str, meant: str | None) -> None:
+    assert misspelt([name], KNOWN, ROLES) == ({} if meant is None else {name: meant})
+
+
+def test_of_a_misspelt_name_the_right_one_is_told() -> None:
+    said = misspelt_variables(["docker_x_modes", "docker_x_mode"], ["docker_x_mode"], ["docker_x"])
+    assert len(said) == 1
+    assert said[0].startswith("docker_x_modes: there is no such variable; did you mean docker_x_mode?")
+
+
+def test_what_the_roles_themselves_leave_is_not_called_misspelt() -> None:
+    left = ["look", "plan", "act", "result", "recovery", "purge", "drift"]
+    facts = [f"docker_harden_{name}" for name in left]
+    assert misspelt([*KNOWN, *facts], KNOWN, ROLES) == {}
+
+
+def play(place: Path, roles: list[str], given: Json) -> subprocess.CompletedProcess[str]:
+    """Let roles plan for a stock host, with these variables, as a run does after its look."""
+    include = {"name": "bulkhead.hardening.docker_harden", "tasks_from": "plan"}
+    held = {"docker_harden_look": {"observation": obs.stock()}, "docker_harden_roles": roles}
+    task = {"ansible.builtin.include_role": include, "vars": {**held, **given}}
+    plays = [{"hosts": "localhost", "gather_facts": False, "connection": "local", "tasks": [task]}]
+    (place / "play.yml").write_text(json.dumps(plays))
+    return attempt(place, ["ansible-playbook", "-i", "localhost,", "play.yml"], SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("roles", "given", "says"),
+    [
+        (["docker_daemon"], {"docker_daemon_restarts": "never"}, "did you mean docker_daemon_restart?"),
+        (["docker_seccomp"], {"docker_daemon_restarts": "never"}, "did you mean docker_daemon_restart?"),
+        (["docker_kernel"], {"docker_kernel_module": {}}, "did you mean docker_kernel_modules?"),
+        (["docker_kernel"], {"docker_harden_role": []}, "did you mean docker_harden_roles?"),
+        (["docker_daemon", "docker_kernel"], {"docker_daemon_foo": 1, "docker_users": []}, None),
+    ],
+)  # fmt: skip
+def test_a_run_refuses_what_is_misspelt(
+    tmp_path: Path, roles: list[str], given: Json, says: str | None
+) -> None:
+    done = play(tmp_path, roles, given)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert (done.returncode == 0) == (says is None), said
+    assert (says or "") in said
