@@ -56,7 +56,9 @@ def test_a_name_that_is_nearly_a_variables(name: str, meant: str | None) -> None
 def test_of_a_misspelt_name_the_right_one_is_told() -> None:
     said = misspelt_variables(["docker_x_modes", "docker_x_mode"], ["docker_x_mode"], ["docker_x"])
     assert len(said) == 1
-    assert said[0].startswith("docker_x_modes: there is no such variable; did you mean docker_x_mode?")
+    assert said[0].startswith(
+        "docker_x_modes: there is no such variable; did you mean docker_x_mode?"
+    )
 
 
 def test_what_the_roles_themselves_leave_is_not_called_misspelt() -> None:
@@ -92,3 +94,33 @@ def test_a_run_refuses_what_is_misspelt(
     said = " ".join((done.stdout + done.stderr).split())
     assert (done.returncode == 0) == (says is None), said
     assert (says or "") in said
+
+
+@pytest.mark.parametrize(
+    ("role", "variable"),
+    [("docker_apparmor", "docker_apparmor_profiles"), ("docker_selinux", "docker_selinux_modules")],
+)
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ({"one": {"file": "there"}, "web": {"file": "nope/web"}}, "[web].file is 'nope/web': give the path"),
+        ({"web": "x"}, "is 'x': give a mapping"),
+    ],
+)  # fmt: skip
+def test_a_file_or_a_form_that_is_wrong_names_the_variable(
+    tmp_path: Path, role: str, variable: str, value: object, says: str
+) -> None:
+    (tmp_path / "there").write_text("(block x)\n")
+    done = play(tmp_path, [role], {variable: value})
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode != 0
+    assert variable in said
+    assert says in said
+
+
+def test_files_that_are_there_are_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "web").write_text("profile web {\n}\n\n")
+    done = play(
+        tmp_path, ["docker_apparmor"], {"docker_apparmor_profiles": {"web": {"file": "web"}}}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
