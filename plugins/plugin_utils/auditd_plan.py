@@ -130,6 +130,9 @@ def _custom(line: str) -> Json:
     try:
         if "\n" in line:
             raise ValueError("it is more than one line")
+        if not re.match(r"[\x20-\x7e]*\Z", line):
+            # auditctl splits at blanks alone, and reads no line after one that it cannot load.
+            raise ValueError("it has a character that is no plain one, such as a tab")
         rule = audit_rules.parse(line.split(), lambda path: False)
         if rule is None:
             raise ValueError("it adds no rule")
