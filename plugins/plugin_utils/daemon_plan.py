@@ -31,6 +31,7 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils.daemon_policy i
     DEFAULT_USERNS_SIZE,
     DEFAULT_USERNS_USER,
     KEY_SETTINGS,
+    OWN_VARIABLE,
     PROFILE,
     PROFILE_VALUES,
     ROLE,
@@ -360,16 +361,7 @@ class _Planner:
             self._row(name, key, "ok", wanted=strict, effective=effective, control=control,
                       source=option.get("source") or "default")  # fmt: skip
             return
-        affected = {
-            "icc": [c for c in self.alive if c["config"]["network_mode"] in ("default", "bridge")],
-            "userland-proxy": [c for c in self.alive if c["config"]["ports"]],
-        }.get(key, self.containers)
-        reasons = {
-            "icc": "containers on the default bridge could no longer reach each other",
-            "userland-proxy": "ports published on [::1] and hairpin connections would change",
-            "no-new-privileges": "programs that gain rights by setuid (sudo, ping) would not, in "
-            "containers created from then on",
-        }
+        affected, reason = self._affects(key, strict)
         self._row(
             name,
             key,
@@ -377,9 +369,30 @@ class _Planner:
             wanted=strict,
             effective=effective,
             control=control,
-            reason=reasons.get(key),
-            affected=_names(affected),
+            reason=reason,
+            affected=affected,
         )
+
+    def _affects(self, key: str, wanted: object) -> tuple[list[str], str | None]:
+        """Return the containers that a value takes something from, and what that is."""
+        if wanted is not STRICT.get(OWN_VARIABLE.get(key, "")):
+            return [], None
+        bridged = [c for c in self.alive if c["config"]["network_mode"] in ("default", "bridge")]
+        published = [c for c in self.alive if c["config"]["ports"]]
+        cases = {
+            "icc": (bridged, "containers on the default bridge could no longer reach each other"),
+            "userland-proxy": (
+                published,
+                "ports published on [::1] and hairpin connections would change",
+            ),
+            "no-new-privileges": (
+                self.containers,
+                "programs that gain rights by setuid (sudo, ping) would not, in containers created "
+                "from then on",
+            ),
+        }
+        affected, reason = cases.get(key, ([], None))
+        return _names(affected), reason
 
     def _want_key(
         self,
@@ -445,7 +458,9 @@ class _Planner:
                 f"it. Set {variable(name)} to take it over",
             )
             return
-        self._row(name, setting, "change", **common, reason=self._applies(key))
+        affected, told = self._affects(key, wanted)
+        reason = told if affected else self._applies(key)
+        self._row(name, setting, "change", **common, reason=reason, affected=affected)
         why = f"CIS {control}" if control else variable(name)
         self._set_key(key, wanted, why)
 
@@ -560,8 +575,10 @@ class _Planner:
                 name, setting, "pending", **common, reason=reason, affected=_names(self.alive)
             )
         else:
+            affected, told = self._affects(key, common["wanted"])
             reason = f"{self.config['path']} was changed after the daemon started"
-            self._row(name, setting, self._take_up(key), **common, reason=reason)
+            reason += f"; {told}" if affected and told else ""
+            self._row(name, setting, self._take_up(key), **common, reason=reason, affected=affected)
 
     def _take_up(self, key: str) -> str:
         """Have the daemon read a key that the file has already; return the state of it."""
@@ -626,7 +643,22 @@ class _Planner:
                 f"somebody set {', '.join(kept)} in {self.config['path']}; the compatible profile "
                 f"leaves that. Set {variable(name)} to take it over"
             )
-        self._row(name, key, state, **common, reason=reason)
+        changed = {m for m, s in states.items() if s == "change"}
+        affected = self._without_own(changed) if key == "default-ulimits" else []
+        self._row(name, key, state, **common, reason=reason, affected=affected)
+
+    def _without_own(self, limits: set[str]) -> list[str]:
+        """Return the containers that do not name each of these limits themselves."""
+        return _names(
+            container
+            for container in self.containers
+            if limits
+            - {
+                limit["name"]
+                for limit in container["config"].get("ulimits", [])
+                if not limit["default"]
+            }
+        )
 
     def _log_driver(self) -> str:
         """Return the log driver that will be in effect after this plan."""
@@ -658,7 +690,9 @@ class _Planner:
             return
         reason = self._too_many_files(typing.cast("dict[str, dict[str, int]]", wanted))
         if reason and explicit:
-            raise PolicyError(f"{variable('ulimits')}[nofile]", typing.cast(Json, wanted)["nofile"], reason)
+            raise PolicyError(
+                f"{variable('ulimits')}[nofile]", typing.cast(Json, wanted)["nofile"], reason
+            )
         if reason:
             self._row("ulimits", "default-ulimits", "blocked", wanted=wanted, control="2.9",
                       reason=f"nofile of the profile {self.profile}: {reason}")  # fmt: skip
@@ -720,7 +754,9 @@ class _Planner:
 
     def _places(self, address: str) -> set[str]:
         """Return the paths at which local clients reach an address."""
-        paths = (item.partition("://")[2] or item for item in self._behind(address) if is_local(item))
+        paths = (
+            item.partition("://")[2] or item for item in self._behind(address) if is_local(item)
+        )
         return {path.replace("/var/run/", "/run/", 1) for path in paths}
 
     def _leaves_listeners(self, wanted: typing.Sequence[str]) -> bool:

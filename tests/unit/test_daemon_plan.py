@@ -94,6 +94,44 @@ def test_a_used_stock_host_becomes_compatible_and_names_what_strict_would_affect
     assert plan["daemon"]["live_restore_first"] is True
 
 
+@pytest.mark.parametrize("loaded", [True, False])
+def test_strict_on_a_used_host_names_whom_it_affects(loaded: bool) -> None:
+    own = [{"name": "nofile", "soft": 5, "hard": 6, "default": False}]
+    look = obs.stock(
+        containers=[
+            obs.container("web", ports=[{"host_ip": "::"}]),
+            obs.container("db", ulimits=[{**own[0], "default": True}]),
+            obs.container("job", network_mode="host", ulimits=own),
+            {**obs.container("old"), "state": "exited"},
+        ]
+    )
+    look["engine"]["options"]["live-restore"] = obs.option(effective=True)
+    if not loaded:
+        wanted = {"icc": False, "userland-proxy": False, "no-new-privileges": True}
+        look = obs.with_file(look, wanted, loaded=False)
+    found = rows(planned(look, profile="strict"))
+    assert {
+        name: found[name]["affected"] for name in found if found[name]["state"] == "change"
+    } == {
+        "icc": ["db", "web"],
+        "userland-proxy": ["web"],
+        "no-new-privileges": ["db", "job", "old", "web"],
+        "default-ulimits": ["db", "old", "web"],
+        "log-opts": [],
+        "pids limit of a container": [],
+    }
+    assert "reach each other" in found["icc"]["reason"]
+    assert "hairpin" in found["userland-proxy"]["reason"]
+    assert "setuid" in found["no-new-privileges"]["reason"]
+
+
+def test_what_takes_nothing_from_containers_names_none() -> None:
+    look = obs.with_file(obs.stock(containers=[obs.container()]), {"icc": False})
+    look["engine"]["options"]["live-restore"] = obs.option(effective=True)
+    row = rows(planned(look, icc=True, live_restore=True))["icc"]
+    assert (row["state"], row["affected"], row["reason"]) == ("change", [], None)
+
+
 def test_once_strict_a_host_stays_strict() -> None:
     look = obs.stock(containers=[obs.container()], bulkhead={"state": "ok", "profile": "strict"})
     assert planned(look)["profile"] == "strict"
@@ -614,12 +652,21 @@ def test_a_wide_socket_unit_gets_a_drop_in() -> None:
         ({"seccomp_profile": "unconfined"}, ["docker_daemon_seccomp_profile", "unconfined"]),
         ({"seccomp_profile": "my.json"}, ["docker_daemon_seccomp_profile", "absolute path"]),
         ({"userns_user": "default"}, ["docker_daemon_userns_user", "default"]),
-        ({"options": {"insecure-registries": [["a"]]}}, ["[insecure-registries] is ['a']", "texts"]),
+        (
+            {"options": {"insecure-registries": [["a"]]}},
+            ["[insecure-registries] is ['a']", "texts"],
+        ),
         ({"options": {"hosts": [5]}}, ["docker_daemon_options[hosts] is 5", "list of texts"]),
         ({"options": {"dns": [None]}}, ["docker_daemon_options[dns]", "list of texts"]),
-        ({"options": {"default-address-pools": ["x"]}}, ["[default-address-pools] is 'x'", "mappings"]),
+        (
+            {"options": {"default-address-pools": ["x"]}},
+            ["[default-address-pools] is 'x'", "mappings"],
+        ),
         ({"take_over_flags": [["x"]]}, ["docker_daemon_take_over_flags is ['x']"]),
-        ({"containers_tasks_max": 1}, ["docker_daemon_containers_tasks_max", "16", "0 for no limit"]),
+        (
+            {"containers_tasks_max": 1},
+            ["docker_daemon_containers_tasks_max", "16", "0 for no limit"],
+        ),
         ({"containers_tasks_max": 15}, ["docker_daemon_containers_tasks_max", "16"]),
         ({"containers_tasks_max": "x"}, ["docker_daemon_containers_tasks_max", "16"]),
         ({"userns_size": 10}, ["docker_daemon_userns_size", "65536"]),
