@@ -53,6 +53,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.host import (
     Host,
     HostError,
 )
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_options import shown
 
 STATE_DIRECTORY = "/var/lib/bulkhead"
 LEDGER = STATE_DIRECTORY + "/ledger.json"
@@ -73,6 +74,9 @@ NO_CONFIG = "absent"
 
 #: A transaction's id: UTC time, then microseconds, so that names sort by age.
 TRANSACTION_ID = re.compile(r"\A\d{8}T\d{6}Z-\d{6}\Z")
+
+#: Of PBKDF2: some 50 ms on a processor of today.
+_GUESS_ROUNDS = 200_000
 
 _SHOWN_FIELDS = (
     "kind",
@@ -281,6 +285,19 @@ def value_digest(value: typing.Any) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
+def verifier(key: str, member: str | None, digest: str) -> str:
+    """Return what leaves the host in place of the value of a key that must not.
+
+    Who would send a value can tell by it whether that is the one here; who guesses a weak secret pays
+    for each guess, as with a password. PBKDF2 (RFC 8018), hexadecimal.
+
+    :param digest: of the value, by :func:`value_digest`.
+    """
+    salt = "daemon.json %s %s" % (key, member or "")
+    found = hashlib.pbkdf2_hmac("sha256", digest.encode("ascii"), salt.encode(), _GUESS_ROUNDS)
+    return found.hex()
+
+
 def loaded_matches(
     ledger: dict[str, typing.Any] | None, sha256: str, pid: int, start_ticks: int
 ) -> bool:
@@ -317,11 +334,10 @@ def owned_items(
 
     ``{ROLE: [{"kind", "path"?, "key"?, "member"?, "user"?, "name"?, "flags"?, "version"?, "intact"}]}``;
     ``version`` is that of the file at ``path``; ``intact`` is false when somebody changed or removed
-    the thing since. A key of a JSON file and an SELinux module have ``sha256``, the digest of what was
-    written, as :func:`value_digest` makes it of a key's value. An AppArmor profile also has
-    ``profile``, ``sha256`` (of its text as it is now, which everybody may read and which holds no
-    secret), ``in_kernel`` (the kernel holds what was loaded) and ``can_restore`` (what the kernel held
-    before is kept). Reads the files it names; never raises.
+    the thing since. A key whose value the look does not show whole has ``verifier`` (see there). An
+    AppArmor profile also has ``profile``, ``sha256`` (of its text as it is now, which everybody may read
+    and which holds no secret), ``in_kernel`` (the kernel holds what was loaded) and ``can_restore``
+    (what the kernel held before is kept). Reads the files it names; never raises.
     """
     documents: dict[str, typing.Any] = {}
     answer: dict[str, list[dict[str, typing.Any]]] = {}
@@ -335,14 +351,25 @@ def owned_items(
             if "path" in row:
                 row["version"] = host.version(str(row["path"]))
             row["intact"] = item_intact(host, item, documents)
-            # Of what a controller sent, for it to tell whether it would send the same again.
-            if item.get("kind") in ("json_key", "selinux_module"):
+            if item.get("kind") == "selinux_module":  # its text is no secret
                 row["sha256"] = item.get("sha256")
+            if row["intact"] and item.get("kind") == "json_key":
+                row.update(_verifier_row(item, documents))
             if "profile" in item:
                 row.update(_profile_row(host, item))
             rows.append(row)
         answer[str(role)] = rows
     return answer
+
+
+def _verifier_row(
+    item: dict[str, typing.Any], documents: dict[str, typing.Any]
+) -> dict[str, typing.Any]:
+    key, member = str(item["key"]), item.get("member")
+    value = documents[item["path"]][key]
+    if not shown(key, value if member is None else {member: value[member]}).redacted:
+        return {}
+    return {"verifier": verifier(key, member, str(item["sha256"]))}
 
 
 def _profile_row(host: Host, item: dict[str, typing.Any]) -> dict[str, typing.Any]:

@@ -21,7 +21,10 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options 
     release,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.flags_dropin import FLAGS_DROPIN
-from ansible_collections.bulkhead.hardening.plugins.module_utils.ledger import value_digest
+from ansible_collections.bulkhead.hardening.plugins.module_utils.ledger import (
+    value_digest,
+    verifier,
+)
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import (
     SLICE,
     SLICE_GROUP,
@@ -467,7 +470,9 @@ class _Planner:
     def _wrote(self, key: str, member: str | None, wanted: object) -> bool | None:
         """Tell whether Bulkhead wrote this value to the file; None when what is there is not ours."""
         item = self.owned.get((key, member)) or {}
-        return item["sha256"] == value_digest(wanted) if item.get("intact") else None
+        if not item.get("intact") or "verifier" not in item:
+            return None
+        return bool(item["verifier"] == verifier(key, member, value_digest(wanted)))
 
     def _default_in_effect(self, key: str) -> object:
         """Return what a running daemon does about a key that nobody set."""

@@ -8,7 +8,10 @@ import typing
 import pytest
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils.flags_dropin import FLAGS_DROPIN
-from ansible_collections.bulkhead.hardening.plugins.module_utils.ledger import value_digest
+from ansible_collections.bulkhead.hardening.plugins.module_utils.ledger import (
+    value_digest,
+    verifier,
+)
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import NO_SYSTEMD
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import SLICE
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
@@ -171,7 +174,7 @@ def owning_runtime(arguments: list[str], **engine: typing.Any) -> Json:
     look["daemon_config"]["keys"]["runtimes"]["members"]["gvisor"]["redacted"] = True
     look["bulkhead"]["owned"]["docker_daemon"] = [
         {"kind": "json_key", "path": CONFIG, "key": "runtimes", "member": "gvisor", "intact": True,
-         "version": "1", "sha256": value_digest(value)}
+         "version": "1", "verifier": verifier("runtimes", "gvisor", value_digest(value))}
     ]  # fmt: skip
     look["engine"].update(engine)
     return look
@@ -219,7 +222,7 @@ def test_a_whole_key_of_ours_that_is_not_shown_follows_the_policy(
     look["daemon_config"]["keys"]["dns"] = {"type": "list", "redacted": True}
     look["bulkhead"]["owned"]["docker_daemon"] = [
         {"kind": "json_key", "path": CONFIG, "key": "dns", "intact": True, "version": "1",
-         "sha256": value_digest(["10.0.0.1"])}
+         "verifier": verifier("dns", None, value_digest(["10.0.0.1"]))}
     ]  # fmt: skip
     assert rows(planned(look, options={"dns": wanted}))["dns"]["state"] == state
 
