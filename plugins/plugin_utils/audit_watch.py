@@ -16,6 +16,13 @@ Json = dict[str, typing.Any]
 _HARMLESS = frozenset({"filetype"})
 #: Types of records, in a file and in the kernel, without which nobody knows who did what to which file.
 _RECORDS = frozenset({"SYSCALL", "1300", "PATH", "1302"})
+#: Calls that set the clock, by name as in a file and by number as in the kernel (x86 and Arm): chrony's,
+#: for which a rule of their own is usual, and no access to any file.
+_CLOCK: Json = {
+    "names": {"adjtimex", "clock_adjtime", "clock_settime", "settimeofday", "stime"},
+    "b64": {"112", "159", "164", "170", "171", "227", "305"},
+    "b32": {"25", "79", "124", "262", "264", "343", "372"},
+}
 #: The condition of a rule that covers those who logged in, and whatever they started.
 SESSIONS: Json = {"field": "auid", "op": "!=", "value": "unset"}
 
@@ -99,13 +106,18 @@ def _fits(rule: Json, thing: Json, sessions: bool) -> bool:
     """Tell whether a rule of the list ``exit`` records, or silences, accesses to a thing."""
     if rule["action"] == "never":
         # Of whom or of which calls matters not: what it is about is recorded of fewer than everybody.
-        return rule["kind"] == "syscall" or _covers(rule, thing)
+        return _covers(rule, thing) if rule["kind"] != "syscall" else not _sets_the_clock(rule)
     if rule["action"] != "always" or "all" not in rule["syscalls"]:
         return False
     conditions = [item for item in rule["fields"] if item["field"] not in _HARMLESS]
     if conditions and not (sessions and conditions == [SESSIONS]):
         return False  # it records some accesses only
     return _covers(rule, thing)
+
+
+def _sets_the_clock(rule: Json) -> bool:
+    numbers = _CLOCK[_architectures(rule)[0]] if rule["arch"] else set()
+    return bool(rule["syscalls"]) and (_CLOCK["names"] | numbers).issuperset(rule["syscalls"])
 
 
 def _covers(rule: Json, thing: Json) -> bool:
