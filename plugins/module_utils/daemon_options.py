@@ -141,9 +141,6 @@ OPTIONS: dict[str, Option] = {
     "userns-remap": Option("string"),
 }
 
-#: Keys whose change hides containers, images or volumes from the daemon; nothing is deleted.
-HIDING = ("userns-remap", "data-root", "exec-root", "storage-driver", "containerd-namespace")
-
 #: Keys inside ``log-opts`` that carry no credentials (splunk-token, gelf-address and others may).
 PLAIN_LOG_OPTS = frozenset(
     {

@@ -15,6 +15,7 @@ import typing
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     daemon_options,
     health_image,
+    hiding,
     look,
     look_host,
     look_images,
@@ -77,13 +78,14 @@ def wait_for_containers(
 
     Only what a restart of ours ended counts, and only that is started again, where it does not come
     back by itself. A container that ended for another reason, its own or a user's, stays as it is.
+    One that a restart should have kept and that the daemon does not know any more is hidden from it.
 
-    :param expected: ``[{"id", "name", ...}]``, the containers that ran before.
+    :param expected: ``[{"id", "name", "config", ...}]``, the containers that ran before.
     :param restarts: those of this transaction, the oldest first.
     :param revive: start those again, too, that a restart ended although it should have kept them:
         an undo gives back what ran, where a change that ends containers must fail.
     :raises HostError: some do not run within ``timeout`` seconds, or (without ``revive``) were ended
-        by a restart that should have kept them; with their names.
+        or hidden by a restart that should have kept them; with their names.
     """
     if not expected:
         return ["no container ran before"]
@@ -96,6 +98,11 @@ def wait_for_containers(
         lost = _names(item for item, fate in states if fate in ("lost", "revived"))
         if lost and not revive:
             raise HostError("the daemon's restart ended these containers: %s" % lost)
+        hidden = _names(item for item, fate in states if fate == "removed" and _must_stay(item))
+        if hidden and not revive and any(restart.kept for restart in restarts):
+            raise HostError(
+                "since its restart the daemon does not know these containers: " + hidden
+            )
         for item, fate in states:
             if fate == "revived":
                 notes.append("%s was ended by the restart, and runs again" % item["name"])
@@ -111,6 +118,11 @@ def wait_for_containers(
         if host.monotonic() > deadline:
             raise HostError("these containers do not run again: %s" % _names(missing))
         host.sleep(_POLL)
+
+
+def _must_stay(container: Json) -> bool:
+    """Tell whether a container is there for as long as nobody removes it: one without ``--rm``."""
+    return (container.get("config") or {}).get("auto_remove") is not True
 
 
 def _names(containers: typing.Iterable[Json]) -> str:
@@ -238,8 +250,8 @@ def check_slice(host: Host, document: Json) -> str | None:
 
 
 def _agrees(key: str, wanted: typing.Any, effective: typing.Any) -> bool:
-    if key == "userns-remap":
-        return bool(effective) == (wanted not in ("", "host"))
+    if key in hiding.KEYS:
+        return hiding.same(key, wanted, effective)
     if key == "seccomp-profile" and wanted in ("", "builtin"):
         return effective in ("builtin", "default", "")
     if isinstance(wanted, (bool, str)) and isinstance(effective, (bool, str)):

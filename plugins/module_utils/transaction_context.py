@@ -10,10 +10,10 @@ import stat as stat_module
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
+    hiding,
     ledger as ledger_module,
     transaction_files as files,
 )
-from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import HIDING
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import (
     Host,
     HostError,
@@ -226,9 +226,14 @@ class Transaction:
 
     @property
     def hides(self) -> str:
-        """Keys that change and so hide what the daemon holds now, for a message; empty when none does."""
-        old, new = self.old_document, self.new_document
-        return ", ".join(key for key in HIDING if old.get(key) != new.get(key))
+        """Settings that change and so hide what the daemon holds, for a message; empty when none does."""
+        old, new = hiding.values(self.old_document), hiding.values(self.new_document)
+        now = {**old, **hiding.in_effect(self.engine)}
+        return ", ".join(
+            name
+            for name in hiding.NAMES
+            if old[name] != new[name] and not hiding.same(name, new[name], now[name])
+        )
 
     @property
     def keeps_containers(self) -> bool:

@@ -13,9 +13,8 @@ import ipaddress
 import re
 import typing
 
-from ansible_collections.bulkhead.hardening.plugins.module_utils import look_images
+from ansible_collections.bulkhead.hardening.plugins.module_utils import hiding, look_images
 from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import (
-    HIDING,
     OPTIONS,
     knows,
     release,
@@ -734,7 +733,10 @@ class _Planner:
                 )
             if key == "hosts" and (self.policy.tcp_hosts or self._leaves_listeners(value)):
                 continue
-            blocked = key in HIDING and self._moves(key, value) and self._would_hide(key, "options")
+            name = next(
+                (n for n, v in self._hiding_of(key, value).items() if self._moves(n, v)), None
+            )
+            blocked = self._would_hide(name, "options") if name else None
             if blocked:
                 self._row("options", key, "blocked", wanted=value,
                           effective=self._option(key).get("effective"), **blocked)  # fmt: skip
@@ -1018,13 +1020,25 @@ class _Planner:
                       f"({variable('userns_remap')}: false) and on again with this, or leave the "
                       "variable out")  # fmt: skip
 
-    def _moves(self, key: str, value: object) -> bool:
+    @staticmethod
+    def _hiding_of(key: str, value: object) -> Json:
+        """Return what of an option decides what the daemon finds again, by the names of hiding.py."""
+        names = {hiding.name_of(key): value}
+        if isinstance(value, dict):
+            names = {hiding.name_of(key, member): item for member, item in value.items()}
+        return {name: item for name, item in names.items() if name}
+
+    def _moves(self, name: str, value: object) -> bool:
         """Tell whether a value differs from what the daemon uses now."""
-        effective = self._option(key).get("effective")
-        if effective is None:
-            return (self._in_file(key) or {}).get("value") != value
-        # A remapped daemon shows its own folder below the data root.
-        return not str(effective).startswith(str(value))
+        key, _, member = name.partition(".")
+        written = self._value(key, member or None)
+        if self.engine["config_loaded"] and written is not None and written == value:
+            return False  # of a path it shows where the links in it lead
+        return not hiding.same(name, value, hiding.in_effect(self.engine).get(name, written))
+
+    def _value(self, key: str, member: str | None = None) -> object:
+        """Return what a key, or its member, is in the file; None when it is not there."""
+        return (self._in_file(key, member) or {}).get("value")
 
     def _would_hide(self, change: str, name: str) -> Json | None:
         """Return why a change must not hide what the daemon holds, or None when it may.
@@ -1042,7 +1056,11 @@ class _Planner:
             self.policy.options_accept_hidden_data,
             self.policy.userns_accept_hidden_data,
         )
-        moved = any(self._moves(*item) for item in self.policy.options.items() if item[0] in HIDING)
+        moved = any(
+            self._moves(*item)
+            for option in self.policy.options.items()
+            for item in self._hiding_of(*option).items()
+        )
         # What an accepted option hides cannot be hidden a second time.
         if change == "exec-root" or (options and (moved or name == "options")):
             return None
@@ -1404,7 +1422,7 @@ class _Planner:
                 self._operation("disown", "somebody else changed it since", kind="json_key",
                                 path=item["path"], key=key, **fields)  # fmt: skip
                 continue
-            blocked = key in HIDING and self._would_hide(key, "options")
+            blocked = hiding.name_of(key, member) and self._would_hide(setting, "options")
             if blocked:
                 self._row("options", setting, "blocked", effective=self._option(key).get("effective"),
                           **blocked)  # fmt: skip
@@ -1541,19 +1559,24 @@ class _Planner:
         """Return keys that the daemon has not read yet and that would hide what it holds."""
         if self.engine["config_loaded"]:
             return []
-        planned = {op.get("key") for op in self.operations}
+        planned = {hiding.name_of(op.get("key"), op.get("member")) for op in self.operations}
         found = []
-        for key in HIDING:
-            value = (self._in_file(key) or {}).get("value")
-            if key in planned or (value is None and key != "userns-remap"):
+        for name in hiding.NAMES:
+            key, _, member = name.partition(".")
+            value = self._value(key, member or None)
+            flag = self._option(key).get("source") in ("flag", "environment")
+            if name in planned or flag or (value is None and name in self._keeps_unset()):
                 continue
-            if key == "userns-remap":
-                differs = bool(value) != bool(self._option(key).get("effective"))
-            else:
-                differs = self._moves(key, value)
-            if differs:
-                found.append(key)
+            if self._moves(name, value):
+                found.append(name)
         return found
+
+    def _keeps_unset(self) -> tuple[str, ...]:
+        """Return the settings without which the daemon finds again what it holds."""
+        keeps = ("exec-root", "storage-driver")
+        # From 29.0 on the daemon keeps the image store that holds something.
+        older = self.version is not None and release(self.version) < (29, 0, 0)
+        return keeps if older else (*keeps, hiding.STORE)
 
     def _block(self, keys: list[str], reason: str, accept: str | None = None) -> None:
         for item in self._rows_of(keys):

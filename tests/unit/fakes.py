@@ -118,6 +118,9 @@ class FakeDaemon:
         self._host = host
         self.effective: Json = {}
         self.containers: dict[str, Json] = {}
+        #: containers of other data roots and image stores, where this daemon does not see them
+        self._elsewhere: dict[tuple[object, bool], dict[str, Json]] = {}
+        self._place: tuple[object, bool] = ("/var/lib/docker", False)
         self.images: dict[str, bytes] = {}
         self.reloads: list[float] = []
         self.refuses: typing.Callable[[Json], str | None] = lambda document: None
@@ -187,7 +190,10 @@ class FakeDaemon:
         info.update(
             LiveRestoreEnabled=options.get("live-restore") is True,
             Debug=options.get("debug") is True,
-            DockerRootDir=options.get("data-root", "/var/lib/docker"),
+            DockerRootDir=self._place[0],
+            DriverStatus=[["driver-type", "io.containerd.snapshotter.v1"]]
+            if self._place[1]
+            else [],
             LoggingDriver=options.get("log-driver", "json-file"),
             SecurityOptions=security,
             Containers=len(self.containers),
@@ -232,6 +238,7 @@ class FakeDaemon:
             self._host.stopped("failed", "failed", Result="exit-code")
             return reason
         self.effective = document
+        self._move()
         for inspect in self.containers.values():
             if inspect["State"]["Running"] and not document.get("live-restore"):
                 self._end(inspect)
@@ -242,6 +249,14 @@ class FakeDaemon:
         self._publish()
         self._host.engine.start()
         return None
+
+    def _move(self) -> None:
+        """See the containers of the data root and image store of now, and no others."""
+        root = self._host.flags.get("data-root", self.effective.get("data-root", "/var/lib/docker"))
+        store = self.effective.get("features", {}).get("containerd-snapshotter") is True
+        self._elsewhere[self._place] = self.containers
+        self._place = (root.rstrip("/"), store)
+        self.containers = self._elsewhere.pop(self._place, {})
 
     def reload(self) -> None:
         """Read the file again; what cannot be reloaded stays, and so does what vanished."""

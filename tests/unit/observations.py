@@ -149,7 +149,12 @@ _STOCK: Json = {
             "log-driver": option(effective="json-file"),
             "hosts": option(["fd://"], ["fd://"], source="flag", where="docker.service"),
         },
-        "info": {"cgroup_driver": "systemd", "swarm": "inactive", "userns": False},
+        "info": {
+            "cgroup_driver": "systemd",
+            "containerd_image_store": False,
+            "swarm": "inactive",
+            "userns": False,
+        },
     },
     "daemon_config": {
         "path": "/etc/docker/daemon.json",

@@ -76,8 +76,10 @@ def running(finished: float | None = None, started: float = 500.0) -> Json:
     return {**state, "FinishedAt": at(finished) if finished else "0001-01-01T00:00:00Z"}
 
 
-def wait(api: Api, *restarts: Restart, revive: bool = False) -> list[str]:
-    expected = [{"id": "a1", "name": "web"}]
+def wait(
+    api: Api, *restarts: Restart, revive: bool = False, auto_remove: bool = False
+) -> list[str]:
+    expected = [{"id": "a1", "name": "web", "config": {"auto_remove": auto_remove}}]
     return health.wait_for_containers(
         Clock(), typing.cast(typing.Any, api), expected, 30.0, restarts, revive=revive
     )
@@ -92,7 +94,7 @@ def wait(api: Api, *restarts: Restart, revive: bool = False) -> list[str]:
         # without a restart no end is the daemon's doing
         (ended(1005.0), [], True),
         (None, [], True),
-        (None, [KEPT], True),  # --rm, or somebody removed it
+        (None, [ENDING], True),  # swarm put another task in its place
         # before the restart, and after it
         (ended(999.0), [KEPT], True),
         (ended(999.0), [ENDING], True),
@@ -121,6 +123,14 @@ def test_what_is_accepted(state: Json | None, restarts: list[Restart], noted: bo
 def test_what_a_restart_should_have_kept_is_a_failure(state: Json) -> None:
     with pytest.raises(HostError, match="restart ended these containers: web"):
         wait(Api(state), KEPT)
+
+
+def test_what_a_restart_should_have_kept_and_nobody_knows_any_more_is_a_failure() -> None:
+    with pytest.raises(HostError, match="does not know these containers: web"):
+        wait(Api(None), KEPT)
+    assert wait(Api(None), KEPT, auto_remove=True)[1:] == ["web is gone, and is left so"]
+    # An undo could not bring it back.
+    assert wait(Api(None), KEPT, revive=True)[1:] == ["web is gone, and is left so"]
 
 
 def test_what_our_restart_ended_is_started_once() -> None:
@@ -195,6 +205,50 @@ def test_a_rollback_starts_only_what_its_restart_ended() -> None:
         assert answer["transaction"]["outcome"] == "rolled_back"
         assert set(host.pids()) == {"web"}
         assert "stopped does not run" in answer["msg"]
+
+
+@as_root
+@pytest.mark.parametrize("accepted", [False, True])
+def test_another_image_store_is_refused_while_containers_run(accepted: bool) -> None:
+    with act_host('{"live-restore": true}', ["web"]) as host:
+        store = json_set(host, "features", True, member="containerd-snapshotter")
+        answer = apply(host, plan(store, effect="restart", allow_container_restart=accepted))
+        assert answer["transaction"]["outcome"] == "refused", answer["msg"]
+        assert "features.containerd-snapshotter changes" in answer["msg"]
+        assert "stop them first: web" in answer["msg"]
+        assert host.config() == {"live-restore": True}
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("key", "value", "member"),
+    [
+        ("features", False, {"member": "containerd-snapshotter"}),
+        ("data-root", "/var/lib/docker/", {}),
+    ],
+)
+def test_what_the_daemon_has_already_hides_nothing(key: str, value: object, member: Json) -> None:
+    with act_host('{"live-restore": true}', ["web"]) as host:
+        before = host.pids()
+        answer = apply(host, plan(json_set(host, key, value, **member), effect="restart"))
+        assert answer["transaction"]["outcome"] == "committed", answer.get("msg")
+        assert host.pids() == before
+
+
+@as_root
+def test_a_restart_that_hides_containers_for_any_reason_is_rolled_back() -> None:
+    with act_host('{"live-restore": true}', ["web"]) as host:
+        before = host.pids()
+
+        def refuses(document: Json) -> None:
+            """Stand for what nobody foresaw: with this log level the daemon looks elsewhere."""
+            host.flags["data-root"] = "/new" if "log-level" in document else "/var/lib/docker"
+
+        host.daemon.refuses = refuses
+        answer = apply(host, plan(json_set(host, "log-level", "warn"), effect="restart"))
+        assert answer["transaction"]["outcome"] == "rolled_back", answer["msg"]
+        assert "does not know these containers: web" in answer["msg"]
+        assert host.pids() == before
 
 
 @as_root

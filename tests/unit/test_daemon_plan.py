@@ -417,6 +417,73 @@ def test_an_option_that_hides_data_is_refused_unless_that_is_accepted(key: str) 
     assert key not in sets(planned(look, options={key: "as it is"}))
 
 
+def in_store(store: bool, **more: typing.Any) -> Json:
+    """Return a host whose images are in containerd's store (True) or a graph driver's."""
+    look = obs.engine_29(**more) if store else obs.stock(**more)
+    look["engine"]["options"]["live-restore"] = obs.option(effective=True)
+    return look
+
+
+@pytest.mark.parametrize("store", [False, True])
+def test_another_image_store_hides_what_the_daemon_holds(store: bool) -> None:
+    features: Json = {"features": {"containerd-snapshotter": not store, "cdi": True}}
+    plan = planned(in_store(store, containers=[obs.container()]), options=features)
+    row = rows(plan)["features"]
+    assert (row["state"], row["affected"], row["accept"]) == ("blocked", ["web"], None)
+    assert not {"features.containerd-snapshotter", "features.cdi"} & set(sets(plan))
+    look = in_store(store, volumes=[{"name": "data"}])
+    row = rows(planned(look, options=features))["features"]
+    assert (row["state"], row["affected"]) == ("blocked", ["volume data"])
+    assert row["accept"] == "docker_daemon_options_accept_hidden_data"
+    assert "features.containerd-snapshotter" in row["reason"]
+    accepted = planned(look, options=features, options_accept_hidden_data=True)
+    assert sets(accepted)["features.containerd-snapshotter"] is not store
+    same = {"features": {"containerd-snapshotter": store}}
+    assert rows(planned(look, options=same))["features"]["state"] == "change"
+
+
+def test_an_image_store_that_leaves_the_policy_is_not_taken_from_its_containers() -> None:
+    features = {"features": {"containerd-snapshotter": True, "cdi": True}}
+    look = obs.apply(obs.stock(), planned(obs.stock(), options=features))
+    look["engine"]["info"]["containerd_image_store"] = True
+    look["containers"] = [obs.container()]
+    found = rows(planned(look))
+    assert found["features.containerd-snapshotter"]["state"] == "blocked"
+    assert found["features.containerd-snapshotter"]["affected"] == ["web"]
+    assert found["features.cdi"]["state"] == "change"
+
+
+@pytest.mark.parametrize(
+    ("key", "now", "wanted", "moves"),
+    [
+        ("data-root", "/var/lib/docker-data", "/var/lib/docker", True),
+        ("data-root", "/var/lib/docker", "/var/lib/docker/", False),
+        ("exec-root", "/run/docker", "/var/run/docker", False),
+        ("storage-driver", "overlayfs", "overlay", True),
+        ("storage-driver", "overlay2", "overlay2", False),
+    ],
+)
+def test_a_value_moves_unless_it_comes_to_the_same(
+    key: str, now: str, wanted: str, moves: bool
+) -> None:
+    look = obs.stock(containers=[obs.container()])
+    look["engine"]["options"][key] = obs.option(effective=now)
+    state = rows(planned(look, options={key: wanted}))[key]["state"]
+    assert (state == "blocked") is moves
+    theirs = obs.with_file(look, {key: wanted}, loaded=False)
+    theirs["engine"]["options"]["live-restore"] = obs.option(effective=True)
+    assert (planned(theirs)["daemon"]["effect"] != "restart") is moves
+
+
+def test_a_data_root_behind_a_link_is_where_the_daemon_has_it() -> None:
+    look = obs.with_file(obs.stock(containers=[obs.container()]), {"data-root": "/data/docker"})
+    look["engine"]["options"]["data-root"]["effective"] = "/mnt/disk/docker"
+    assert (
+        rows(planned(look, options={"data-root": "/data/docker"}))["data-root"]["state"]
+        != "blocked"
+    )
+
+
 def test_where_docker_keeps_its_data_never_changes_under_running_containers() -> None:
     look = obs.stock(containers=[obs.container()])
     options = {"data-root": "/srv/docker", "exec-root": "/run/other", "log-level": "info"}
@@ -799,7 +866,14 @@ def test_files_that_no_control_speaks_of_are_left_alone() -> None:
 
 
 # -- what somebody else left half done ------------------------------------------------------------
-@pytest.mark.parametrize("keys", [{"userns-remap": "foo"}, {"data-root": "/srv/new"}])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"userns-remap": "foo"},
+        {"data-root": "/srv/new"},
+        {"features": {"containerd-snapshotter": True}},
+    ],
+)
 def test_a_restart_never_takes_up_a_foreign_change_that_hides_everything(keys: Json) -> None:
     look = obs.with_file(obs.stock(containers=[obs.container()]), keys, loaded=False)
     look["engine"]["options"].setdefault("data-root", obs.option(effective="/var/lib/docker"))
@@ -815,6 +889,15 @@ def test_a_vanished_remapping_is_not_lost_by_a_restart_of_ours() -> None:
     )
     look["engine"]["options"]["userns-remap"]["effective"] = True
     assert planned(look)["daemon"]["effect"] != "restart"
+
+
+@pytest.mark.parametrize(
+    ("version", "holds"), [("26.1.5", True), ("29.7.2", False)], ids=["before 29", "29"]
+)
+def test_an_image_store_that_vanished_from_the_file_is_not_lost(version: str, holds: bool) -> None:
+    look = obs.with_file(in_store(True, containers=[obs.container()]), {}, loaded=False)
+    look["engine"]["version"] = version
+    assert (planned(look)["daemon"]["effect"] != "restart") is holds
 
 
 def test_data_of_a_removed_docker_counts_as_used() -> None:
