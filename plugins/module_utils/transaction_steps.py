@@ -456,7 +456,7 @@ def _loaded(tx: Transaction) -> Json | None:
     if not whole and tx.daemon.reloads and tx.engine.get("config_loaded") is True:
         changed = _changed_keys(tx.old_document, tx.new_document)
         known = [daemon_options.OPTIONS.get(key) for key in changed]
-        whole = all(option is not None and option.reload for option in known)
+        whole = not tx.hides and all(option is not None and option.reload for option in known)
     if whole:
         return proof(content, identity)
     loaded: Json | None = tx.ledger.get("loaded")

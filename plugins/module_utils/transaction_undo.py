@@ -18,6 +18,7 @@ import typing
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     daemon_options,
     health,
+    hiding,
     history,
     ledger as ledger_module,
     selinux,
@@ -454,6 +455,8 @@ class _Reversal:
             # It was started since then, so it has read everything that the file held.
             options = [daemon_options.OPTIONS.get(key) for key in keys]
             actions |= {"reload" if o is not None and o.reload else "restart" for o in options}
+            if any(hiding.name_of(item["key"], item.get("member")) for item in entry.keys):
+                actions.add("restart")
         for effect in ("restart", "reload"):
             if effect in actions:
                 return effect, keys

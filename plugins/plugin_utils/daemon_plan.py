@@ -28,7 +28,11 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_pla
     SLICE,
     SLICE_GROUP,
 )
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils import plan as plans, subids
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
+    plan as plans,
+    subids,
+    unread,
+)
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.daemon_policy import (
     DEFAULT_USERNS_SIZE,
     DEFAULT_USERNS_USER,
@@ -125,6 +129,8 @@ class _Planner:
         self.operations: list[Json] = []
         #: keys of daemon.json whose new value the daemon has to take up
         self.take_up: list[str] = []
+        #: those that are in the file already, each with its member
+        self.read_at_last: set[unread.Item] = set()
         self._check_look()
         self.engine: Json = observation["engine"]
         self.running = self.engine["state"] == "running"
@@ -584,11 +590,12 @@ class _Planner:
             reason += f"; {told}" if affected and told else ""
             self._row(name, setting, self._take_up(key), **common, reason=reason, affected=affected)
 
-    def _take_up(self, key: str) -> str:
+    def _take_up(self, key: str, member: str | None = None) -> str:
         """Have the daemon read a key that the file has already; return the state of it."""
         if self.policy.restart == "never":
             return "pending"
         self.take_up.append(key)
+        self.read_at_last.add((key, member))
         return "change"
 
     def _applies(self, key: str) -> str | None:
@@ -611,7 +618,7 @@ class _Planner:
             same = wrote
         if same:
             if self.running and not self.engine["config_loaded"]:
-                return self._take_up(key)
+                return self._take_up(key, member)
             return "ok" if self.running else "pending"
         if entry is not None and not owned and not explicit and self.profile == "compatible":
             return "held_back"
@@ -1483,17 +1490,20 @@ class _Planner:
             key for key in keys if self._option(key).get("source") in ("flag", "environment")
         }
         by_flag |= self.back
-        needs_restart = [key for key in keys if key in by_flag or not OPTIONS[key].reload]
+        by_start = {key for key, member in self._planned() if unread.needs_restart(key, member)}
+        needs_restart = [
+            key for key in keys if key in by_flag | by_start or not OPTIONS[key].reload
+        ]
         if needs_restart and self.policy.restart == "never":
             self._mark(needs_restart, "pending", f"{variable('restart')} is never")
             keys, needs_restart = [key for key in keys if key not in needs_restart], []
-        hiding = self._foreign_and_hiding() if needs_restart else []
-        if hiding:
+        others = unread.of_others(self.look, self._planned()) if needs_restart else []
+        if others:
             self._block(
                 needs_restart,
-                f"needs a restart of the daemon, which would also take up {', '.join(hiding)} that somebody "
-                f"changed in {self.config['path']} since it started, and so hide what it holds now; restart "
-                "it yourself when that is meant, or take the change back",
+                "needs a restart of the daemon, which would also take up what somebody changed since it "
+                f"started: {', '.join(others)}; restart it yourself when that is meant, or take the change "
+                "back",
             )
             keys, needs_restart = [key for key in keys if key not in needs_restart], []
         ends_containers = bool(self.alive) and not self._live_restore()
@@ -1546,6 +1556,11 @@ class _Planner:
             return (self._in_file("live-restore") or {}).get("value") is True
         return self._option("live-restore").get("effective") is True
 
+    def _planned(self) -> set[unread.Item]:
+        """Return what of daemon.json is this plan's: written, or meant to be read at last."""
+        written = {(op["key"], op.get("member")) for op in self.operations if "key" in op}
+        return self.read_at_last | written
+
     def _rows_of(self, keys: list[str]) -> list[Json]:
         return [
             r for r in self.rows if r["state"] == "change" and r["setting"].split(".")[0] in keys
@@ -1554,29 +1569,6 @@ class _Planner:
     def _mark(self, keys: list[str], state: str, reason: str) -> None:
         for item in self._rows_of(keys):
             item.update(state=state, reason=f"needs a restart of the daemon, and {reason}")
-
-    def _foreign_and_hiding(self) -> list[str]:
-        """Return keys that the daemon has not read yet and that would hide what it holds."""
-        if self.engine["config_loaded"]:
-            return []
-        planned = {hiding.name_of(op.get("key"), op.get("member")) for op in self.operations}
-        found = []
-        for name in hiding.NAMES:
-            key, _, member = name.partition(".")
-            value = self._value(key, member or None)
-            flag = self._option(key).get("source") in ("flag", "environment")
-            if name in planned or flag or (value is None and name in self._keeps_unset()):
-                continue
-            if self._moves(name, value):
-                found.append(name)
-        return found
-
-    def _keeps_unset(self) -> tuple[str, ...]:
-        """Return the settings without which the daemon finds again what it holds."""
-        keeps = ("exec-root", "storage-driver")
-        # From 29.0 on the daemon keeps the image store that holds something.
-        older = self.version is not None and release(self.version) < (29, 0, 0)
-        return keeps if older else (*keeps, hiding.STORE)
 
     def _block(self, keys: list[str], reason: str, accept: str | None = None) -> None:
         for item in self._rows_of(keys):

@@ -16,6 +16,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options 
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
     plan as plans,
     selinux_plan,
+    unread,
 )
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json, PolicyError
 
@@ -40,9 +41,6 @@ _GIVE_BACK = {
     "selinux_equivalence": "selinux_equivalence_absent",
 }
 _NAMES = ("path", "key", "member", "user", "name")
-
-#: Keys whose value decides which containers and images the daemon finds again.
-_HIDING_KEYS = ("data-root", "exec-root", "storage-driver", "containerd-namespace")
 
 
 def plan(look: Json, *, stops_containers: bool = False, hides_data: bool = False) -> Json:
@@ -218,12 +216,11 @@ class _Planner:
                     "affected": hidden,
                     "accept": HIDES_DATA,
                 }
-        foreign = self._foreign_and_hiding()
-        if foreign:
+        others = unread.of_others(self._look, {(key, None) for key in self._keys})
+        if others:
             return {
-                "reason": f"the restart would also take up {', '.join(foreign)} that somebody changed in "
-                f"{self._config['path']} since the daemon started, and so hide what it holds now; "
-                "restart it yourself when that is meant, or take the change back",
+                "reason": "the restart would also take up what somebody changed since the daemon started: "
+                f"{', '.join(others)}; restart it yourself when that is meant, or take the change back",
                 "affected": self._containers,
             }
         kept = (self._engine["options"].get("live-restore") or {}).get("effective") is True
@@ -243,19 +240,6 @@ class _Planner:
             if not image["bulkhead"]
         ]
         return names + [f"volume {volume['name']}" for volume in self._look.get("volumes") or []]
-
-    def _foreign_and_hiding(self) -> list[str]:
-        """Return keys of others that the daemon has not read yet and that would hide its data."""
-        if self._engine["config_loaded"]:
-            return []
-        found = []
-        for key in _HIDING_KEYS:
-            entry = (self._config.get("keys") or {}).get(key) or {}
-            effective = (self._engine["options"].get(key) or {}).get("effective")
-            # A remapped daemon shows its own folder below the data root.
-            if entry and not str(effective).startswith(str(entry.get("value"))):
-                found.append(key)
-        return [key for key in found if key not in self._keys]
 
 
 def shown(item: Json) -> str:

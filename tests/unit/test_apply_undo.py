@@ -261,6 +261,20 @@ def test_other_keys_hide_containers_too() -> None:
         undone(host, allow_container_restart=True, accept_hidden_data=True)
 
 
+def test_an_image_store_is_given_back_by_a_restart_alone() -> None:
+    with act_host() as host:
+        store = json_set(host, "features", True, member="containerd-snapshotter")
+        committed(host, plan(store, effect="restart"))
+        host.daemon.stop()
+        host.daemon.start()
+        undone(host)
+        assert host.calls[-1] == "systemctl restart docker.service"
+        # Nor does a reload read all of the file.
+        store = json_set(host, "features", True, member="containerd-snapshotter")
+        committed(host, plan(store, effect="reload"))
+        assert look.observe(host, ["engine"])["engine"]["config_loaded"] is False
+
+
 def test_accounts_that_a_later_key_needs_stay() -> None:
     with act_host() as host:
         first = committed(host, plan(*accounts(host)))

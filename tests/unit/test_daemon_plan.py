@@ -883,6 +883,54 @@ def test_a_restart_never_takes_up_a_foreign_change_that_hides_everything(keys: J
     assert next(iter(keys)) in rows(plan)["default-ulimits"]["reason"]
 
 
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"hosts": ["tcp://127.0.0.1:2375"]}, "hosts in /etc/docker/daemon.json"),
+        ({"iptables": False, "bip": "10.9.0.1/24"}, "bip in /etc/docker/daemon.json, iptables in"),
+        ({"exec-root": "/run/other"}, "exec-root in"),
+        ({"default-network-opts": {"bridge": {"mtu": "9000"}}}, "default-network-opts in"),
+    ],
+)
+def test_a_restart_takes_up_nothing_of_others(keys: Json, named: str) -> None:
+    look = obs.with_file(obs.stock(containers=[obs.container()]), keys, loaded=False)
+    look["engine"]["options"]["live-restore"] = obs.option(effective=True)
+    plan = planned(look)
+    assert (plan["daemon"]["effect"], sets(plan)) == ("none", {})
+    row = rows(plan)["default-ulimits"]
+    assert (row["state"], row["affected"]) == ("blocked", ["web"])
+    assert named in row["reason"]
+    assert "restart it yourself when that is meant, or take the change back" in row["reason"]
+
+
+def test_what_a_restart_may_take_up() -> None:
+    """What a reload applies too, what the daemon has already, what is wanted, and what is ours."""
+    keys: Json = {
+        "shutdown-timeout": 20,
+        "log-driver": "json-file",
+        "log-opts": {"max-size": "10m", "max-file": "5"},
+        "default-ulimits": {"core": {"Name": "core", "Hard": 0, "Soft": 0}},
+    }
+    look = obs.with_file(obs.stock(containers=[obs.container()]), keys, loaded=False)
+    look["engine"]["options"]["log-driver"]["effective"] = "json-file"
+    look["engine"]["options"]["live-restore"] = obs.option(effective=True)
+    named = rows(planned(look))["default-ulimits"]["reason"]
+    assert "default-ulimits in /etc/docker/daemon.json; restart" in named
+    ulimit = {"kind": "json_key", "path": CONFIG, "key": "default-ulimits", "member": "core"}
+    look["bulkhead"]["owned"] = {"docker_other": [{**ulimit, "intact": True}]}
+    assert planned(look)["daemon"]["effect"] == "restart"
+
+
+def test_a_data_root_that_vanished_from_the_file_is_not_lost() -> None:
+    look = obs.with_file(obs.stock(containers=[obs.container()]), {}, loaded=False)
+    look["engine"]["options"]["data-root"] = obs.option(effective="/srv/docker")
+    plan = planned(look)
+    assert plan["daemon"]["effect"] != "restart"
+    assert "data-root, which is gone from" in rows(plan)["default-ulimits"]["reason"]
+    look["engine"]["options"]["data-root"].update(source="flag", configured="/srv/docker")
+    assert planned(look)["daemon"]["effect"] == "restart"
+
+
 def test_a_vanished_remapping_is_not_lost_by_a_restart_of_ours() -> None:
     look = obs.with_file(
         obs.stock(containers=[obs.container()]), {"dns": ["10.0.0.1"]}, loaded=False
