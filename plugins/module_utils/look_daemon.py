@@ -18,6 +18,7 @@ import time
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import look_systemd
+from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import OPTIONS
 from ansible_collections.bulkhead.hardening.plugins.module_utils.docker_api import (
     ApiError,
     DockerApi,
@@ -255,6 +256,24 @@ class Daemon:
         running = [item.decode("utf-8", "replace") for item in raw.split(b"\0")[:-1]]
         return _with_places(running, planned)
 
+    def unread_flags(self) -> list[Mapping]:
+        """Return the options whose flags the next start would change: ``[{"key", "where"}]``.
+
+        Unit, drop-ins or environment files changed since the start. ``where`` is the file of the new
+        flag, None for one that is gone. A running daemon whose command line its unit does not give has none.
+        """
+        following = self.from_unit.words if self.from_unit and self.pid is not None else []
+        lines = [self.words, following]
+        if not all(line and posixpath.basename(line[0].text) == PROGRAM for line in lines):
+            return []
+        (now, config), (then, other) = (parse_flags(line[1:], self.places.config) for line in lines)
+        rows = [
+            {"key": key, "where": then[key].where if key in then else None}
+            for key in sorted({*now, *then} & OPTIONS.keys())
+            if _value(now.get(key)) != _value(then.get(key)) and not _open(then.get(key))
+        ]
+        return rows if config == other else [{"key": "config-file", "where": None}, *rows]
+
     def _add_variables(self) -> None:
         for name, (value, where) in self._environment().items():
             key = _VARIABLES.get(name)
@@ -340,6 +359,15 @@ class Daemon:
             if isinstance(value, str) and value.startswith("/"):
                 return value
         return self.places.data_root
+
+
+def _value(setting: Setting | None) -> typing.Any:
+    return setting.value if setting else None
+
+
+def _open(setting: Setting | None) -> bool:
+    """Tell whether a value holds a specifier or a variable that only systemd can fill in."""
+    return any(mark in str(_value(setting)) for mark in "%$")
 
 
 def _broken_reason(service: Mapping) -> str:

@@ -65,6 +65,7 @@ def engine(
         "started_at": daemon.started_at,
         "config_file": daemon.config.path,
         "config_loaded": loaded,
+        "unread_flags": daemon.unread_flags(),
         "options": _options(daemon, confirmed, loaded),
         "info": _info(info) if info else None,
     }

@@ -11,6 +11,7 @@ import typing
 from ansible_collections.bulkhead.hardening.plugins.module_utils import (
     flags_dropin,
     health,
+    hiding,
     history,
     ledger as ledger_module,
     look,
@@ -91,6 +92,7 @@ def precheck(tx: Transaction) -> str:
     _check_modes(tx)
     _check_accounts(tx)
     check_removals(tx)
+    check_flags(tx)
     check_containers(tx)
     check_space(tx)
     return "%d operations fit this host" % len(tx.plan.operations)
@@ -371,6 +373,25 @@ def check_containers(tx: Transaction) -> None:
         raise HostError(
             "a restart without live-restore ends these containers: %s; stop "
             "them first, or allow it (plan.daemon.allow_container_restart)" % names
+        )
+
+
+def check_flags(tx: Transaction) -> None:
+    """Refuse a restart that takes up others' flags that hide what the daemon holds or where it is.
+
+    The planner names every flag that changed; this is for plans that were made before it did.
+    """
+    if not tx.running or tx.plan.effect != "restart":
+        return
+    planned = {op["key"] for op in tx.plan.operations if "key" in op}
+    for row in tx.engine.get("unread_flags") or []:
+        key = row["key"]
+        if key in planned or key not in (*hiding.KEYS, "features", "hosts", "config-file"):
+            continue
+        raise HostError(
+            "%s changed since the daemon started, and a restart would take that up: the flag of %s; "
+            "restart it yourself when that is meant, or take the change back"
+            % (row["where"] or UNIT, key)
         )
 
 

@@ -61,6 +61,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_pla
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_precheck import (
     check_containers,
     check_daemon,
+    check_flags,
     check_removals,
     check_space,
     look_first,
@@ -218,6 +219,7 @@ class _Reversal:
         check_daemon(tx)
         transaction_apparmor.check_profiles(tx)
         check_removals(tx)
+        check_flags(tx)
         check_containers(tx)
         self._check_hidden(accept_hidden_data)
         check_space(tx)

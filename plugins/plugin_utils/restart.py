@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.bulkhead.hardening.plugins.plugin_utils import daemon_policy
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import daemon_policy, unread
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
 
 _ALIVE = ("running", "paused", "restarting")
@@ -23,6 +23,7 @@ class Restart:
     def __init__(
         self, look: Json, daemon_plan: Json, allowed: object, stops_containers: object
     ) -> None:
+        self._look = look
         self._engine: Json = look["engine"]
         self._daemon_plan = daemon_plan
         self._allowed = daemon_policy.restart(allowed)
@@ -47,6 +48,12 @@ class Restart:
         if not self._engine.get("config_loaded"):
             return need + (
                 "which would also take up what somebody changed in daemon.json since it started; "
+                "restart it when that is meant"
+            )
+        others = unread.of_others(self._look, set())
+        if others:
+            return need + (
+                f"which would also take up what somebody changed since it started: {', '.join(others)}; "
                 "restart it when that is meant"
             )
         safe = self._keeps() or self._sets_live_restore()

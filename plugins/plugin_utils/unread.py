@@ -18,15 +18,17 @@ Item = tuple[str, typing.Optional[str]]
 
 
 def of_others(look: Json, planned: typing.Collection[Item]) -> list[str]:
-    """Return what others changed, as texts: ``data-root in /etc/docker/daemon.json``.
+    """Return what others changed, as texts: ``data-root in /etc/default/docker``.
 
-    A key that a reload applies as well is not among them; nor is one that the daemon shows to have.
+    A key of daemon.json that a reload applies as well is not among them, nor one that the daemon shows
+    to have.
 
     :param look: a document of schema ``bulkhead.observation/1``.
     :param planned: what the plan sets, removes or means the daemon to take up.
     """
+    told = _flags(look, planned)
     if look["engine"]["config_loaded"] is not False:
-        return []
+        return told
     path = look["daemon_config"]["path"]
     keys = look["daemon_config"].get("keys") or {}
     skipped = {*planned, *_ours(look)}
@@ -36,7 +38,17 @@ def of_others(look: Json, planned: typing.Collection[Item]) -> list[str]:
     found = {_shown(item) for item in there if not _is_so(look, item)}
     texts = [f"{name} in {path}" for name in sorted(found)]
     gone = [name for name in _gone(look, keys) if _item(name) not in skipped]
-    return texts + [f"{name}, which is gone from {path}" for name in gone]
+    return told + texts + [f"{name}, which is gone from {path}" for name in gone]
+
+
+def _flags(look: Json, planned: typing.Collection[Item]) -> list[str]:
+    """Return the options whose flags the next start would change, but those that become keys."""
+    becoming = {key for key, _ in planned}
+    return [
+        f"{row['key']} in {row['where']}" if row["where"] else f"the flag of {row['key']}"
+        for row in look["engine"].get("unread_flags") or []
+        if row["key"] not in becoming
+    ]
 
 
 def needs_restart(key: str, member: str | None = None) -> bool:

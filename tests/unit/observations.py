@@ -140,6 +140,7 @@ _STOCK: Json = {
         "version": "26.1.5+dfsg1",
         "rootless": False,
         "config_loaded": True,
+        "unread_flags": [],
         "options": {
             "live-restore": option(effective=False),
             "icc": option(effective=True),

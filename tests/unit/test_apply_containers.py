@@ -13,8 +13,9 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.docker_api impo
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host, HostError
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction import apply
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_daemon import Restart
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import daemon_plan, daemon_policy
 
-from .fakes import ActHost, Killed, act_host, json_set, plan
+from .fakes import ActHost, Killed, act_host, json_set, observe, plan
 from .test_apply_crash import Countdown
 
 Json = dict[str, typing.Any]
@@ -233,6 +234,22 @@ def test_what_the_daemon_has_already_hides_nothing(key: str, value: object, memb
         answer = apply(host, plan(json_set(host, key, value, **member), effect="restart"))
         assert answer["transaction"]["outcome"] == "committed", answer.get("msg")
         assert host.pids() == before
+
+
+@as_root
+def test_a_flag_of_others_that_hides_containers_keeps_the_daemon_from_a_restart() -> None:
+    with act_host('{"live-restore": true}', ["web"]) as host:
+        host.write("/etc/default/docker", "DOCKER_OPTS=--data-root=/mnt/new\n")
+        made = daemon_plan.plan(observe(host), daemon_policy.read({}))
+        assert made["daemon"]["effect"] == "none"
+        answer = apply(host, plan(json_set(host, "log-level", "warn"), effect="restart"))
+        assert answer["transaction"]["outcome"] == "refused"
+        assert "/etc/default/docker changed since the daemon started" in answer["msg"]
+        assert "the flag of data-root" in answer["msg"]
+        # Where it is put back, nothing is in the way.
+        host.write("/etc/default/docker", "")
+        answer = apply(host, plan(json_set(host, "log-level", "warn"), effect="restart"))
+        assert answer["transaction"]["outcome"] == "committed", answer.get("msg")
 
 
 @as_root

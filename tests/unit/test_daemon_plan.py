@@ -903,6 +903,26 @@ def test_a_restart_takes_up_nothing_of_others(keys: Json, named: str) -> None:
     assert "restart it yourself when that is meant, or take the change back" in row["reason"]
 
 
+@pytest.mark.parametrize(
+    ("where", "named"),
+    [
+        ("/etc/default/docker", "since it started: data-root in /etc/default/docker;"),
+        (None, "since it started: the flag of data-root;"),
+    ],
+)
+def test_a_restart_takes_up_no_flag_of_others(where: str | None, named: str) -> None:
+    look = obs.stock(containers=[obs.container()])
+    look["engine"]["unread_flags"] = [{"key": "data-root", "where": where}]
+    plan = planned(look)
+    assert plan["daemon"]["effect"] == "reload"
+    assert rows(plan)["default-ulimits"]["state"] == "blocked"
+    assert named in rows(plan)["default-ulimits"]["reason"]
+    # One that becomes a key is taken off the command line.
+    look = flagged("icc", True)
+    look["engine"]["unread_flags"] = [{"key": "icc", "where": "/etc/default/docker"}]
+    assert planned(look, icc=False, take_over_flags=["icc"])["daemon"]["effect"] == "restart"
+
+
 def test_what_a_restart_may_take_up() -> None:
     """What a reload applies too, what the daemon has already, what is wanted, and what is ours."""
     keys: Json = {

@@ -376,6 +376,43 @@ def test_no_directory_at_all(host: FakeHost, later: bool) -> None:
     assert observe(host, "engine")["engine"]["config_loaded"] is not later
 
 
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [
+        (None, []),
+        ("--data-root=/mnt/new --debug", ["data-root", "debug"]),
+        ("--config-file=/etc/other.json", ["config-file"]),
+        ("--label=host=%H --unknown=1", []),
+    ],
+)
+def test_flags_that_the_next_start_would_bring(
+    host: FakeHost, options: str | None, rows: list[str]
+) -> None:
+    host.process(
+        DAEMON_PID,
+        ["/usr/sbin/dockerd", "-H", "fd://", "--containerd=/run/containerd/containerd.sock"],
+    )
+    if options:
+        host.write("/etc/default/docker", "DOCKER_OPTS='%s'\n" % options)
+    found = observe(host, "engine")["engine"]["unread_flags"]
+    assert [row["key"] for row in found] == rows
+
+
+def test_a_flag_that_is_gone_from_its_unit(host: FakeHost) -> None:
+    host.process(
+        DAEMON_PID,
+        [
+            "/usr/sbin/dockerd",
+            "-H",
+            "fd://",
+            "--containerd=/run/containerd/containerd.sock",
+            "--iptables=false",
+        ],
+    )
+    found = observe(host, "engine")["engine"]["unread_flags"]
+    assert found == [{"key": "iptables", "where": None}]
+
+
 # -- hosts whose daemon does not run -------------------------------------------------------------
 def check_without_api(answer: Json, reason: str) -> None:
     """Check that the daemon was not asked, and that each section says why it is missing."""

@@ -188,6 +188,13 @@ def test_a_restart_that_would_take_up_more_is_not_planned() -> None:
     plan = seccomp_plan.plan(look, WEB)
     assert plans.is_empty(plan)
     assert "somebody changed in daemon.json" in row(plan)["reason"]
+    look["engine"].update(
+        config_loaded=True,
+        unread_flags=[{"key": "hosts", "where": "/etc/default/docker"}],
+    )
+    plan = seccomp_plan.plan(look, WEB)
+    assert plans.is_empty(plan)
+    assert "hosts in /etc/default/docker" in row(plan)["reason"]
 
 
 def test_a_restart_that_the_policy_forbids_is_not_planned() -> None:
