@@ -67,6 +67,7 @@ def engine(look: Pass) -> Mapping:
         info, bridge = _info_and_bridge(look)
     loaded = look_engine.config_loaded(look.host, daemon)
     section = look_engine.engine(daemon, version, info, bridge, loaded)
+    section["swarm_node"] = look_swarm.is_node(look.host, info, daemon.data_root)
     if section["version"] is None:
         section["version"] = look_engine.binary_version(look.host, daemon.binary, look.timeout)
         if daemon.binary and section["version"] is None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import certificate
@@ -89,6 +90,26 @@ def swarm(
         found.update(_addresses(host, notes, root))
         found["certificates"] = _certificates(host, notes, root)
     return found
+
+
+def is_node(host: Host, info: Mapping, root: str) -> bool | None:
+    """Tell whether the node is in a swarm, or will be when its daemon starts; None: it cannot be seen.
+
+    Of a daemon that does not run its data root tells, or the folder in it of a remapped one.
+
+    :param info: the answer of ``/info``, empty without one.
+    """
+    if info:
+        return (text(mapping(info.get("Swarm")).get("LocalNodeState")) or "inactive") != "inactive"
+    root = host.resolve(root) or root
+    try:
+        remapped = [name for name in host.listdir(root) if re.match(r"\d+\.\d+\Z", name)]
+        paths = [posixpath.join(root, name, "swarm/docker-state.json") for name in ["", *remapped]]
+        return any(host.lstat(path) is not None for path in paths)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
 
 
 def _flag(value: Mapping, name: str, known: bool) -> bool | None:

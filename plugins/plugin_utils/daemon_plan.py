@@ -29,6 +29,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_pla
     SLICE_GROUP,
 )
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
+    hidden,
     plan as plans,
     subids,
     unread,
@@ -166,7 +167,7 @@ class _Planner:
         plans.check_look(look, *_SECTIONS)
         engine = look["engine"]
         if engine["state"] == "running":
-            plans.check_sections(look, "containers", "images", "volumes")
+            plans.check_sections(look, "containers", "images", "volumes", "networks")
         if engine["state"] == "broken":
             raise PolicyError(
                 "docker.service",
@@ -334,8 +335,8 @@ class _Planner:
 
     def _missing_precondition(self, key: str, wanted: object) -> tuple[str, str] | None:
         """Return the state and reason for a setting that this host cannot take."""
-        info = self.engine["info"] or {}
-        if key == "live-restore" and wanted is True and info.get("swarm", "inactive") == "active":
+        # Whatever the state of the node: dockerd reads it before it asks anybody (daemon/cluster).
+        if key == "live-restore" and wanted is True and self.engine.get("swarm_node"):
             return "not_applicable", "dockerd refuses live-restore in swarm mode"
         if (
             key == "userland-proxy"
@@ -1080,17 +1081,11 @@ class _Planner:
                 "reason": f"Docker is {self.engine['state']}, so what would be hidden cannot be seen",
                 "accept": accept,
             }
-        hidden = [f"container {name}" for name in _names(self.containers)]
-        hidden += [
-            f"image {(image['tags'] or [image['id'][:19]])[0]}"
-            for image in self.look["images"]
-            if not image["bulkhead"]
-        ]
-        hidden += [f"volume {volume['name']}" for volume in self.look["volumes"]]
-        if hidden:
+        held = hidden.held(self.look, _names(self.containers))
+        if held:
             return {
                 "reason": f"these would be hidden, not deleted, until {change} is as it was",
-                "affected": hidden,
+                "affected": held,
                 "accept": accept,
             }
         return None

@@ -14,6 +14,7 @@ import typing
 from ansible_collections.bulkhead.hardening.plugins.module_utils import apparmor
 from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import OPTIONS
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
+    hidden,
     plan as plans,
     selinux_plan,
     unread,
@@ -209,11 +210,11 @@ class _Planner:
                     "reason": "these containers run in the user namespace that goes; stop them first",
                     "affected": self._alive,
                 }
-            hidden = self._hidden()
-            if hidden and not self._hides_data:
+            held = hidden.held(self._look, self._containers)
+            if held and not self._hides_data:
                 return {
                     "reason": "these would be hidden, not deleted, when userns-remap is off",
-                    "affected": hidden,
+                    "affected": held,
                     "accept": HIDES_DATA,
                 }
         others = unread.of_others(self._look, {(key, None) for key in self._keys})
@@ -231,15 +232,6 @@ class _Planner:
                 "accept": STOPS_CONTAINERS,
             }
         return None
-
-    def _hidden(self) -> list[str]:
-        names = [f"container {name}" for name in self._containers]
-        names += [
-            f"image {(image['tags'] or [image['id'][:19]])[0]}"
-            for image in self._look.get("images") or []
-            if not image["bulkhead"]
-        ]
-        return names + [f"volume {volume['name']}" for volume in self._look.get("volumes") or []]
 
 
 def shown(item: Json) -> str:

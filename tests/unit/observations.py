@@ -140,6 +140,7 @@ _STOCK: Json = {
         "version": "26.1.5+dfsg1",
         "rootless": False,
         "config_loaded": True,
+        "swarm_node": False,
         "unread_flags": [],
         "options": {
             "live-restore": option(effective=False),
@@ -171,6 +172,7 @@ _STOCK: Json = {
     "containers": [],
     "images": [],
     "volumes": [],
+    "networks": [{"name": name, "scope": "local"} for name in ("bridge", "host", "none")],
     "files": [
         file("/usr/lib/systemd/system/docker.service", "unit", "0644", "3.2"),
         file("/etc/docker", "directory", "0755", "3.6", type="directory"),

@@ -349,7 +349,7 @@ def test_reload_is_enough_when_every_changed_key_is_reloadable() -> None:
 
 def test_swarm_cannot_live_restore_so_a_restart_with_containers_is_blocked_by_name() -> None:
     look = obs.stock(containers=[obs.container("task1")])
-    look["engine"]["info"]["swarm"] = "active"
+    look["engine"]["swarm_node"] = True
     plan = planned(look)
     assert rows(plan)["live-restore"]["state"] == "not_applicable"
     blocked = rows(plan)["default-ulimits"]
@@ -402,6 +402,32 @@ def test_userns_names_what_would_be_hidden_and_the_accepting_variable() -> None:
     assert row["accept"] == "docker_daemon_userns_accept_hidden_data"
     accepted = planned(look, userns_accept_hidden_data=True)
     assert sets(accepted)["userns-remap"] == "bulkhead-remap"
+
+
+def test_a_swarm_and_networks_would_be_hidden_too() -> None:
+    networks = [
+        {"name": "shop", "scope": "local"},
+        {"name": "docker_gwbridge", "scope": "local"},
+        {"name": "ingress", "scope": "swarm"},
+    ]
+    look = obs.stock(networks=[*obs.stock()["networks"], *networks])
+    look["engine"]["swarm_node"] = True
+    row = rows(planned(look))["userns-remap"]
+    assert row["affected"] == ["network shop", "membership of its swarm"]
+    assert (row["state"], row["accept"]) == ("blocked", "docker_daemon_userns_accept_hidden_data")
+    with pytest.raises(PolicyError, match="networks"):
+        planned(obs.stock(networks=None))
+
+
+def test_a_stopped_node_of_a_swarm_gets_no_live_restore() -> None:
+    """With it dockerd would not start again."""
+    look = obs.stock(containers=None, images=None, volumes=None, networks=None)
+    look["engine"].update(state="stopped", info=None, config_loaded=None, options={})
+    assert sets(planned(look))["live-restore"] is True
+    look["engine"]["swarm_node"] = True
+    plan = planned(look)
+    assert rows(plan)["live-restore"]["state"] == "not_applicable"
+    assert "live-restore" not in sets(plan)
 
 
 @pytest.mark.parametrize("key", ["data-root", "storage-driver", "containerd-namespace"])
@@ -1185,7 +1211,7 @@ def test_a_flag_does_not_come_back_beside_a_key_that_is_not_ours() -> None:
 
 def test_a_flag_does_not_come_back_when_its_restart_is_held_back() -> None:
     look = in_our_file(taken(obs.stock(containers=[obs.container()]), "icc"), "icc", False)
-    look["engine"]["info"]["swarm"] = "active"
+    look["engine"]["swarm_node"] = True
     plan = planned(look, icc=False)
     assert rows(plan)["icc"]["state"] == "blocked"
     assert not operations(plan, "file_absent")

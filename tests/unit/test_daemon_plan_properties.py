@@ -70,7 +70,7 @@ def hosts(draw: st.DrawFn) -> Json:
         volumes=draw(st.sampled_from([[], [{"name": "data"}]])),
     )
     look["os"]["default_tasks_max"] = draw(st.sampled_from([None, 300, 2338]))
-    look["engine"]["info"]["swarm"] = draw(st.sampled_from(["inactive", "active"]))
+    look["engine"]["swarm_node"] = draw(st.booleans())
     look["engine"]["info"]["cgroup_driver"] = draw(st.sampled_from(["systemd", "cgroupfs"]))
     look["files"][1]["mode"] = draw(st.sampled_from(["0755", "0777", "1777"]))
     keys = draw(st.lists(st.sampled_from(sorted(FOREIGN)), unique=True))

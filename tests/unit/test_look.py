@@ -414,6 +414,38 @@ def test_a_flag_that_is_gone_from_its_unit(host: FakeHost) -> None:
 
 
 # -- hosts whose daemon does not run -------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("state", "node"),
+    [("inactive", False), *((state, True) for state in ("active", "locked", "pending", "error"))],
+)
+def test_a_running_daemon_tells_of_its_swarm(host: FakeHost, state: str, node: bool) -> None:
+    host.write("/var/lib/docker/swarm/docker-state.json", "{}")
+    host.engine.answers["/info"]["Swarm"]["LocalNodeState"] = state
+    assert observe(host, "engine")["engine"]["swarm_node"] is node
+
+
+@pytest.mark.parametrize(
+    ("path", "node"),
+    [
+        (None, False),
+        ("swarm/docker-state.json", True),
+        ("231072.231072/swarm/docker-state.json", True),
+        ("overlay2/swarm/docker-state.json", False),
+        ("swarm/other", False),
+    ],
+)
+def test_of_a_stopped_daemon_its_data_root_tells_of_its_swarm(
+    host: FakeHost, path: str | None, node: bool
+) -> None:
+    host.stopped()
+    configure(host, {"data-root": "/data/docker"})
+    if path:
+        host.write("/mnt/docker/" + path, "{}")
+        (host.base / "data").mkdir()
+        (host.base / "data/docker").symlink_to("/mnt/docker")
+    assert observe(host, "engine")["engine"]["swarm_node"] is node
+
+
 def check_without_api(answer: Json, reason: str) -> None:
     """Check that the daemon was not asked, and that each section says why it is missing."""
     assert answer["api_calls"] == 0

@@ -180,6 +180,16 @@ def test_what_a_remapped_daemon_holds() -> None:
         REMAP, effective=remapped, containers=[ended], images=[image], volumes=[{"name": "data"}]
     )
     blocked(observation, accept, "container web", "image shop:1", "volume data")
+    observation["networks"].append({"name": "shop", "scope": "local"})
+    observation["engine"]["swarm_node"] = True
+    held = [
+        "container web",
+        "image shop:1",
+        "volume data",
+        "network shop",
+        "membership of its swarm",
+    ]
+    blocked(observation, accept, *held)
     plan = planned(observation, hides_data=True)
     row = rows(plan, "not_applicable")["data of the remapped daemon"]
     assert "/var/lib/docker/231072.231072 is left" in row["reason"]
