@@ -95,6 +95,9 @@ _SECTIONS = (
     *("lsm", "sysctls", "modules", "scope_dropins"),
 )
 
+#: What gives userns-remap its account.
+_ACCOUNT_OPERATIONS = ("group_present", "user_present", "subid_present")
+
 _OWNED_BY = "# Written by Bulkhead (role {role}); it is replaced by the next run.\n# {hint}\n"
 
 
@@ -132,6 +135,8 @@ class _Planner:
         self.take_up: list[str] = []
         #: those that are in the file already, each with its member
         self.read_at_last: set[unread.Item] = set()
+        #: those that go from the file before the daemon reads them
+        self.taken_out: set[unread.Item] = set()
         self._check_look()
         self.engine: Json = observation["engine"]
         self.running = self.engine["state"] == "running"
@@ -257,6 +262,7 @@ class _Planner:
         self._slice()
         self._file_modes()
         self._no_longer_wanted()
+        self._take_out_unread()
         restart = self._hold_restart_if_unsafe()
         self._leave_unused_tls_files()
         self._flags_dropin()
@@ -1042,7 +1048,10 @@ class _Planner:
         written = self._value(key, member or None)
         if self.engine["config_loaded"] and written is not None and written == value:
             return False  # of a path it shows where the links in it lead
-        return not hiding.same(name, value, hiding.in_effect(self.engine).get(name, written))
+        known = hiding.in_effect(self.engine)
+        if self.running and not self.engine["config_loaded"] and name not in known and written:
+            return True  # of a key that it does not show, and has not read, it has another value
+        return not hiding.same(name, value, known.get(name, written))
 
     def _value(self, key: str, member: str | None = None) -> object:
         """Return what a key, or its member, is in the file; None when it is not there."""
@@ -1485,12 +1494,14 @@ class _Planner:
             key for key in keys if self._option(key).get("source") in ("flag", "environment")
         }
         by_flag |= self.back
-        by_start = {key for key, member in self._planned() if unread.needs_restart(key, member)}
+        planned = self._planned() - self.taken_out
+        by_start = {key for key, member in planned if unread.needs_restart(key, member)}
         needs_restart = [
             key for key in keys if key in by_flag | by_start or not OPTIONS[key].reload
         ]
         if needs_restart and self.policy.restart == "never":
             self._mark(needs_restart, "pending", f"{variable('restart')} is never")
+            self._leave_hiding()
             keys, needs_restart = [key for key in keys if key not in needs_restart], []
         others = unread.of_others(self.look, self._planned()) if needs_restart else []
         if others:
@@ -1551,6 +1562,57 @@ class _Planner:
             return (self._in_file("live-restore") or {}).get("value") is True
         return self._option("live-restore").get("effective") is True
 
+    def _leave_hiding(self) -> None:
+        """Write nothing that would hide at some later start what the daemon holds by then."""
+        hides = [op for op in self.operations if self._hides_later(op)]
+        named = {hiding.name_of(op["key"], op.get("member")) for op in hides}
+        for item in self.rows:
+            if item["setting"] in named | {op["key"] for op in hides}:
+                item["reason"] += "; it is not written before, for any later start would take it up"
+        self._withdraw(hides)
+
+    def _hides_later(self, operation: Json) -> bool:
+        name = hiding.name_of(operation.get("key"), operation.get("member"))
+        return name is not None and self._moves(name, operation.get("value"))
+
+    def _withdraw(self, operations: list[Json]) -> None:
+        """Leave operations out, and with userns-remap the account that it alone needs."""
+        accounts = any(op.get("key") == "userns-remap" for op in operations)
+        self.operations = [
+            op
+            for op in self.operations
+            if (op not in operations or (op["key"], op.get("member")) in self.taken_out)
+            and not (accounts and op["op"] in _ACCOUNT_OPERATIONS)
+        ]
+
+    def _take_out_unread(self) -> None:
+        """Take out again what Bulkhead wrote, the daemon has not read, and would hide what it holds."""
+        if not self.running or self.engine["config_loaded"]:
+            return
+        planned = self._planned()
+        for (key, member), item in sorted(self.owned.items(), key=str):
+            name, value = hiding.name_of(key, member), self._value(key, member)
+            if not (name and item["intact"]) or value is None or (key, member) in planned:
+                continue
+            area = "userns" if key == "userns-remap" else "options"
+            change = "remapping" if area == "userns" else name
+            if self._moves(name, value) and self._would_hide(change, area):
+                self._take_out(key, member, area)
+
+    def _take_out(self, key: str, member: str | None, area: str) -> None:
+        path = self.config["path"]
+        fields: Json = {"member": member} if member else {}
+        self._operation("json_remove", "no daemon has read it, and by now it would hide data", path=path,
+                        key=key, observed=self.config["version"], **fields)  # fmt: skip
+        self.taken_out.add((key, member))
+        told = f"it stands in {path}, which the daemon has not read, and is taken out again"
+        setting = f"{key}.{member}" if member else key
+        for item in self.rows:
+            if item["setting"] in (key, setting):
+                item["reason"] = "; ".join(filter(None, [item["reason"], told]))
+                return
+        self._row("userns_remap" if area == "userns" else area, setting, "change", reason=told)
+
     def _planned(self) -> set[unread.Item]:
         """Return what of daemon.json is this plan's: written, or meant to be read at last."""
         written = {(op["key"], op.get("member")) for op in self.operations if "key" in op}
@@ -1569,4 +1631,4 @@ class _Planner:
         for item in self._rows_of(keys):
             affected = _names(self.alive)
             item.update(state="blocked", reason=reason, affected=affected, accept=accept)
-        self.operations = [op for op in self.operations if op.get("key") not in keys]
+        self._withdraw([op for op in self.operations if op.get("key") in keys])
