@@ -547,6 +547,15 @@ class _Planner:
                       "remove it from the file")  # fmt: skip
             self.back.discard(key)
             return
+        # What the flag says is not known here, so any of these may go elsewhere.
+        hides = next(
+            filter(None, (hiding.name_of(key, item.get("member")) for item in items)), None
+        )
+        blocked = self._would_hide(hides, "options") if hides else None
+        if blocked:
+            self._row(name, setting, "blocked", **common, **blocked)
+            self.back.discard(key)
+            return
         self._row(name, setting, "change", **common,
                   reason="the flag in its unit counts again")  # fmt: skip
         self.take_up.append(key)

@@ -1273,6 +1273,24 @@ def test_a_flag_does_not_come_back_beside_a_key_that_is_not_ours() -> None:
     assert not operations(plan, "file_absent")
 
 
+@pytest.mark.parametrize("options", [{"data-root": "/new"}, {}])
+def test_a_flag_that_hides_data_does_not_come_back(options: Json) -> None:
+    """What it says is written nowhere any more but in its unit."""
+    look = in_our_file(
+        taken(obs.stock(volumes=[{"name": "data"}]), "data-root"), "data-root", "/new"
+    )
+    plan = planned(look, options=options)
+    row = rows(plan)["data-root"]
+    assert (row["state"], row["affected"]) == ("blocked", ["volume data"])
+    assert row["accept"] == "docker_daemon_options_accept_hidden_data"
+    assert not operations(plan, "file_absent") + operations(plan, "json_remove")
+    accepted = planned(look, options=options, options_accept_hidden_data=True)
+    assert [op["path"] for op in operations(accepted, "file_absent")] == [FLAGS_DROPIN]
+    look["containers"] = [obs.container()]
+    row = rows(planned(look, options=options, options_accept_hidden_data=True))["data-root"]
+    assert (row["state"], row["affected"], row["accept"]) == ("blocked", ["web"], None)
+
+
 def test_a_flag_does_not_come_back_when_its_restart_is_held_back() -> None:
     look = in_our_file(taken(obs.stock(containers=[obs.container()]), "icc"), "icc", False)
     look["engine"]["swarm_node"] = True
