@@ -383,6 +383,11 @@ def check_flags(tx: Transaction) -> None:
     """
     if not tx.running or tx.plan.effect != "restart":
         return
+    if ((tx.before.get("units") or {}).get(UNIT) or {}).get("need_daemon_reload"):
+        raise HostError(
+            "%s changed since systemd read it, and a restart may take that up: systemctl daemon-reload, "
+            "or take the change back" % UNIT
+        )
     planned = {op["key"] for op in tx.plan.operations if "key" in op}
     for row in tx.engine.get("unread_flags") or []:
         key = row["key"]

@@ -30,6 +30,6 @@ def held(look: Json, containers: typing.Iterable[str]) -> list[str]:
     found += [
         f"network {network['name']}"
         for network in look.get("networks") or []
-        if network["scope"] != "swarm" and network["name"] not in _OWN_NETWORKS
+        if network.get("scope") != "swarm" and network["name"] not in _OWN_NETWORKS
     ]
     return found + (["membership of its swarm"] if look["engine"].get("swarm_node") else [])

@@ -42,9 +42,19 @@ def of_others(look: Json, planned: typing.Collection[Item]) -> list[str]:
 
 
 def _flags(look: Json, planned: typing.Collection[Item]) -> list[str]:
-    """Return the options whose flags the next start would change, but those that become keys."""
+    """Return the options whose flags the next start would change, but those that become keys.
+
+    What stands in a drop-in that systemd has not read, nobody knows; a run of ours may have it read.
+    """
     becoming = {key for key, _ in planned}
-    return [
+    unit = (look.get("units") or {}).get("docker.service") or {}
+    again = unit.get("need_daemon_reload")
+    told = (
+        ["docker.service, which systemd has to read first (systemctl daemon-reload)"]
+        if again
+        else []
+    )
+    return told + [
         f"{row['key']} in {row['where']}" if row["where"] else f"the flag of {row['key']}"
         for row in look["engine"].get("unread_flags") or []
         if row["key"] not in becoming

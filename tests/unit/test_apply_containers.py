@@ -246,8 +246,13 @@ def test_a_flag_of_others_that_hides_containers_keeps_the_daemon_from_a_restart(
         assert answer["transaction"]["outcome"] == "refused"
         assert "/etc/default/docker changed since the daemon started" in answer["msg"]
         assert "the flag of data-root" in answer["msg"]
-        # Where it is put back, nothing is in the way.
+        # Nor does it where that stands in a drop-in that systemd has not read.
         host.write("/etc/default/docker", "")
+        host.service["NeedDaemonReload"] = "yes"
+        answer = apply(host, plan(json_set(host, "log-level", "warn"), effect="restart"))
+        assert "docker.service changed since systemd read it" in answer["msg"]
+        # Where it is put back, nothing is in the way.
+        host.service["NeedDaemonReload"] = "no"
         answer = apply(host, plan(json_set(host, "log-level", "warn"), effect="restart"))
         assert answer["transaction"]["outcome"] == "committed", answer.get("msg")
 

@@ -1007,6 +1007,8 @@ def test_a_restart_takes_up_no_flag_of_others(where: str | None, named: str) -> 
     assert plan["daemon"]["effect"] == "reload"
     assert rows(plan)["default-ulimits"]["state"] == "blocked"
     assert named in rows(plan)["default-ulimits"]["reason"]
+    look = obs.stock(units={"docker.service": {"need_daemon_reload": True}})
+    assert planned(look)["daemon"]["effect"] == "reload"
     # One that becomes a key is taken off the command line.
     look = flagged("icc", True)
     look["engine"]["unread_flags"] = [{"key": "icc", "where": "/etc/default/docker"}]
