@@ -49,7 +49,7 @@ def values(document: Json) -> Json:
 def in_effect(engine: Json) -> Json:
     """Return those that the running daemon is known to have, by name.
 
-    Of userns-remap it tells only whether it is on: True.
+    Of userns-remap it tells whether it is on, True, and not for which account.
 
     :param engine: the observation's section ``engine``.
     """

@@ -229,6 +229,8 @@ class Transaction:
         """Settings that change and so hide what the daemon holds, for a message; empty when none does."""
         old, new = hiding.values(self.old_document), hiding.values(self.new_document)
         now = {**old, **hiding.in_effect(self.engine)}
+        if now["userns-remap"] is True:  # another account has another folder
+            now["userns-remap"] = old["userns-remap"]
         return ", ".join(
             name
             for name in hiding.NAMES

@@ -1576,8 +1576,11 @@ class _Planner:
         hides = [op for op in self.operations if self._hides_later(op)]
         named = {hiding.name_of(op["key"], op.get("member")) for op in hides}
         for item in self.rows:
-            if item["setting"] in named | {op["key"] for op in hides}:
-                item["reason"] += "; it is not written before, for any later start would take it up"
+            if item["state"] == "pending" and item["setting"] in named | {
+                op["key"] for op in hides
+            }:
+                told = "it is not written before, for any later start would take it up"
+                item["reason"] = f"{item['reason']}; {told}"
         self._withdraw(hides)
 
     def _hides_later(self, operation: Json) -> bool:

@@ -110,7 +110,10 @@ def _is_so(look: Json, item: Item) -> bool:
     value = (entry["members"][member] if member else entry).get("value")
     name, now = hiding.name_of(key, member), hiding.in_effect(look["engine"])
     if name:
-        return name in now and hiding.same(name, value, now[name])
+        remapped = (
+            name == "userns-remap" and now.get(name) is True
+        )  # for which account, it does not say
+        return name in now and not remapped and hiding.same(name, value, now[name])
     option = (look["engine"].get("options") or {}).get(key) or {}
     return member is None and value is not None and option.get("effective") == value
 

@@ -261,6 +261,13 @@ def test_other_keys_hide_containers_too() -> None:
         undone(host, allow_container_restart=True, accept_hidden_data=True)
 
 
+def test_another_account_for_remapping_hides_containers() -> None:
+    with act_host('{"userns-remap": "one", "live-restore": true}', ["web"]) as host:
+        answer = apply(host, plan(json_set(host, "userns-remap", "two"), effect="restart"))
+        assert answer["transaction"]["outcome"] == "refused"
+        assert "userns-remap changes" in answer["msg"]
+
+
 def test_an_image_store_is_given_back_by_a_restart_alone() -> None:
     with act_host() as host:
         store = json_set(host, "features", True, member="containerd-snapshotter")

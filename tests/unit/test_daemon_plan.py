@@ -392,7 +392,8 @@ def test_restart_never_writes_nothing_that_a_later_start_would_hide_data_by() ->
     # Nor does it take one out, which hides as much.
     look = obs.apply(obs.stock(), planned(obs.stock(), options=HIDING))
     look["engine"]["info"]["containerd_image_store"] = True
-    again = planned(look, restart="never", userns_remap=False)
+    again = planned(look, restart="never", userns_remap=False, options={"features": {"cdi": True}})
+    assert "not written before" in rows(again)["features.containerd-snapshotter"]["reason"]
     assert not [op for op in operations(again, "json_remove") if op["key"] in ("userns-remap", *HIDING)
                 and op.get("member") != "cdi"]  # fmt: skip
 
@@ -1031,6 +1032,10 @@ def test_what_a_restart_may_take_up() -> None:
     ulimit = {"kind": "json_key", "path": CONFIG, "key": "default-ulimits", "member": "core"}
     look["bulkhead"]["owned"] = {"docker_other": [{**ulimit, "intact": True}]}
     assert planned(look)["daemon"]["effect"] == "restart"
+    # Whether it is the account of before, the daemon does not tell.
+    look = obs.with_file(look, {"userns-remap": "theirs"}, loaded=False)
+    look["engine"]["options"]["userns-remap"]["effective"] = True
+    assert "userns-remap in" in rows(planned(look))["default-ulimits"]["reason"]
 
 
 def test_a_data_root_that_vanished_from_the_file_is_not_lost() -> None:
