@@ -92,7 +92,7 @@ def precheck(tx: Transaction) -> str:
     _check_modes(tx)
     _check_accounts(tx)
     check_removals(tx)
-    check_flags(tx)
+    check_unread(tx)
     check_containers(tx)
     check_space(tx)
     return "%d operations fit this host" % len(tx.plan.operations)
@@ -376,10 +376,10 @@ def check_containers(tx: Transaction) -> None:
         )
 
 
-def check_flags(tx: Transaction) -> None:
-    """Refuse a restart that takes up others' flags that hide what the daemon holds or where it is.
+def check_unread(tx: Transaction) -> None:
+    """Refuse a restart that takes up what others changed, and that hides data or where the daemon listens.
 
-    The planner names every flag that changed; this is for plans that were made before it did.
+    The planner of docker_daemon names all that they changed; this also holds for an undo.
     """
     if not tx.running or tx.plan.effect != "restart":
         return
@@ -389,15 +389,30 @@ def check_flags(tx: Transaction) -> None:
             "or take the change back" % UNIT
         )
     planned = {op["key"] for op in tx.plan.operations if "key" in op}
-    for row in tx.engine.get("unread_flags") or []:
-        key = row["key"]
-        if key in planned or key not in (*hiding.KEYS, "features", "hosts", "config-file"):
-            continue
+    found = [
+        "the flag of %s, in %s" % (row["key"], row["where"] or UNIT)
+        for row in tx.engine.get("unread_flags") or []
+        if row["key"] not in planned
+        and row["key"] in (*hiding.KEYS, "features", "hosts", "config-file")
+    ]
+    if tx.engine.get("config_loaded") is False:
+        found += ["%s, in %s" % (name, tx.config.path) for name in _unread_and_hiding(tx)]
+    if found:
         raise HostError(
-            "%s changed since the daemon started, and a restart would take that up: the flag of %s; "
-            "restart it yourself when that is meant, or take the change back"
-            % (row["where"] or UNIT, key)
+            "a restart would take up what somebody changed since the daemon started: %s; restart it "
+            "yourself when that is meant, or take the change back" % "; ".join(found)
         )
+
+
+def _unread_and_hiding(tx: Transaction) -> list[str]:
+    old, new = hiding.values(tx.old_document), hiding.values(tx.new_document)
+    return [
+        name
+        for name, now in hiding.in_effect(tx.engine).items()
+        if old[name] is not None
+        and old[name] == new[name]
+        and not hiding.same(name, old[name], now)
+    ]
 
 
 def check_space(tx: Transaction) -> None:

@@ -61,9 +61,9 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_pla
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_precheck import (
     check_containers,
     check_daemon,
-    check_flags,
     check_removals,
     check_space,
+    check_unread,
     look_first,
     read_ledger,
     take_flags,
@@ -219,7 +219,7 @@ class _Reversal:
         check_daemon(tx)
         transaction_apparmor.check_profiles(tx)
         check_removals(tx)
-        check_flags(tx)
+        check_unread(tx)
         check_containers(tx)
         self._check_hidden(accept_hidden_data)
         check_space(tx)

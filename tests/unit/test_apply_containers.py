@@ -15,7 +15,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction imp
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_daemon import Restart
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import daemon_plan, daemon_policy
 
-from .fakes import ActHost, Killed, act_host, json_set, observe, plan
+from .fakes import CONFIG, ActHost, Killed, act_host, json_set, observe, plan
 from .test_apply_crash import Countdown
 
 Json = dict[str, typing.Any]
@@ -244,8 +244,7 @@ def test_a_flag_of_others_that_hides_containers_keeps_the_daemon_from_a_restart(
         assert made["daemon"]["effect"] == "none"
         answer = apply(host, plan(json_set(host, "log-level", "warn"), effect="restart"))
         assert answer["transaction"]["outcome"] == "refused"
-        assert "/etc/default/docker changed since the daemon started" in answer["msg"]
-        assert "the flag of data-root" in answer["msg"]
+        assert "the flag of data-root, in /etc/default/docker; restart it" in answer["msg"]
         # Nor does it where that stands in a drop-in that systemd has not read.
         host.write("/etc/default/docker", "")
         host.service["NeedDaemonReload"] = "yes"
@@ -255,6 +254,20 @@ def test_a_flag_of_others_that_hides_containers_keeps_the_daemon_from_a_restart(
         host.service["NeedDaemonReload"] = "no"
         answer = apply(host, plan(json_set(host, "log-level", "warn"), effect="restart"))
         assert answer["transaction"]["outcome"] == "committed", answer.get("msg")
+
+
+@as_root
+def test_a_key_of_others_that_hides_containers_keeps_the_daemon_from_a_restart() -> None:
+    with act_host('{"live-restore": true}', ["web"]) as host:
+        host.write(CONFIG, '{"live-restore": true, "data-root": "/mnt/new"}')
+        host.old(CONFIG, -10)
+        answer = apply(host, plan(json_set(host, "log-level", "warn"), effect="restart"))
+        assert answer["transaction"]["outcome"] == "refused"
+        assert "data-root, in /etc/docker/daemon.json; restart it" in answer["msg"]
+        # It is the plan's own to take out.
+        answer = apply(host, plan(json_set(host, "data-root", "/var/lib/docker"), effect="restart"))
+        assert answer["transaction"]["outcome"] == "committed", answer.get("msg")
+        assert set(host.pids()) == {"web"}
 
 
 @as_root

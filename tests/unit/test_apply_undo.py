@@ -261,6 +261,16 @@ def test_other_keys_hide_containers_too() -> None:
         undone(host, allow_container_restart=True, accept_hidden_data=True)
 
 
+def test_an_undo_takes_up_no_data_root_of_others() -> None:
+    with act_host('{"dns": ["10.0.0.1"]}') as host:
+        committed(host, plan(json_set(host, "no-new-privileges", True), effect="restart"))
+        host.write(
+            CONFIG, '{"dns": ["10.0.0.1"], "no-new-privileges": true, "data-root": "/mnt/new"}'
+        )
+        host.old(CONFIG, -10)
+        refused(host, "last", "data-root, in " + CONFIG)
+
+
 def test_another_account_for_remapping_hides_containers() -> None:
     with act_host('{"userns-remap": "one", "live-restore": true}', ["web"]) as host:
         answer = apply(host, plan(json_set(host, "userns-remap", "two"), effect="restart"))
