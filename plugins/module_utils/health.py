@@ -25,7 +25,9 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.docker_api impo
     DockerApi,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host, HostError
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_cgroups import Membership
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import timestamp
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_daemon import start_of
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_options import shown
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_daemon import Restart
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import SLICE_GROUP
@@ -78,9 +80,10 @@ def wait_for_containers(
 
     Only what a restart of ours ended counts, and only that is started again, where it does not come
     back by itself. A container that ended for another reason, its own or a user's, stays as it is.
-    One that a restart should have kept and that the daemon does not know any more is hidden from it.
+    One that a restart should have kept, that the daemon does not know any more and whose process is
+    there all the same is hidden from it.
 
-    :param expected: ``[{"id", "name", "config", ...}]``, the containers that ran before.
+    :param expected: ``[{"id", "name", "pid", ...}]``, the containers that ran before.
     :param restarts: those of this transaction, the oldest first.
     :param revive: start those again, too, that a restart ended although it should have kept them:
         an undo gives back what ran, where a change that ends containers must fail.
@@ -98,8 +101,10 @@ def wait_for_containers(
         lost = _names(item for item, fate in states if fate in ("lost", "revived"))
         if lost and not revive:
             raise HostError("the daemon's restart ended these containers: %s" % lost)
-        hidden = _names(item for item, fate in states if fate == "removed" and _must_stay(item))
-        if hidden and not revive and any(restart.kept for restart in restarts):
+        hidden = _names(
+            item for item, fate in states if fate == "removed" and _lives(host, item, restarts)
+        )
+        if hidden and not revive:
             raise HostError(
                 "since its restart the daemon does not know these containers: " + hidden
             )
@@ -120,9 +125,21 @@ def wait_for_containers(
         host.sleep(_POLL)
 
 
-def _must_stay(container: Json) -> bool:
-    """Tell whether a container is there for as long as nobody removes it: one without ``--rm``."""
-    return (container.get("config") or {}).get("auto_remove") is not True
+def _lives(host: Host, container: Json, restarts: typing.Sequence[Restart]) -> bool:
+    """Tell whether the first process of a container outlived the first restart that was to keep it.
+
+    Whoever removes a container ends its process, and another one may have its number since. Not every
+    runtime puts it into a group of Docker's name.
+    """
+    pid = container.get("pid")
+    kept = [restart.began for restart in restarts if restart.kept]
+    if pid is None or not kept:
+        return False
+    try:
+        groups = Membership(host.read_text("/proc/%d/cgroup" % pid))
+        return groups.container() == container["id"] or start_of(host, pid) <= kept[0]
+    except (OSError, ValueError, IndexError):
+        return False
 
 
 def _names(containers: typing.Iterable[Json]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 import typing
 
 import pytest
@@ -51,8 +52,8 @@ class Api:
 
 
 class Clock(Host):
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, root: str = "/nonexistent") -> None:
+        super().__init__(root)
         self._time = 0.0
 
     def monotonic(self) -> float:
@@ -78,11 +79,15 @@ def running(finished: float | None = None, started: float = 500.0) -> Json:
 
 
 def wait(
-    api: Api, *restarts: Restart, revive: bool = False, auto_remove: bool = False
+    api: Api,
+    *restarts: Restart,
+    revive: bool = False,
+    root: str = "/nonexistent",
+    name: str = "a1",
 ) -> list[str]:
-    expected = [{"id": "a1", "name": "web", "config": {"auto_remove": auto_remove}}]
+    expected = [{"id": name, "name": "web", "pid": 700}]
     return health.wait_for_containers(
-        Clock(), typing.cast(typing.Any, api), expected, 30.0, restarts, revive=revive
+        Clock(root), typing.cast(typing.Any, api), expected, 30.0, restarts, revive=revive
     )
 
 
@@ -126,12 +131,46 @@ def test_what_a_restart_should_have_kept_is_a_failure(state: Json) -> None:
         wait(Api(state), KEPT)
 
 
-def test_what_a_restart_should_have_kept_and_nobody_knows_any_more_is_a_failure() -> None:
+def process(root: pathlib.Path, cgroup: str, started: float) -> str:
+    """Let there be the process 700; return the root of its host."""
+    directory = root / "proc/700"
+    directory.mkdir(parents=True)
+    ticks = int(started * os.sysconf("SC_CLK_TCK"))
+    (directory / "stat").write_text("700 (sleep) S %s%d 0\n" % ("0 " * 18, ticks))
+    (directory / "cgroup").write_text("0::%s\n" % cgroup)
+    (root / "proc/stat").write_text("btime 0\n")
+    return str(root)
+
+
+ID = "a1" * 32
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "started"),
+    [
+        ("/system.slice/docker-%s.scope" % ID, 2000.0),
+        ("/system.slice/docker-%s.scope/init.scope" % ID, 2000.0),
+        ("/kata_overhead/%s-vm" % ID, 999.0),
+    ],
+)
+def test_what_runs_and_the_daemon_does_not_know_any_more_is_a_failure(
+    tmp_path: pathlib.Path, cgroup: str, started: float
+) -> None:
+    root = process(tmp_path, cgroup, started)
     with pytest.raises(HostError, match="does not know these containers: web"):
-        wait(Api(None), KEPT)
-    assert wait(Api(None), KEPT, auto_remove=True)[1:] == ["web is gone, and is left so"]
-    # An undo could not bring it back.
-    assert wait(Api(None), KEPT, revive=True)[1:] == ["web is gone, and is left so"]
+        wait(Api(None), KEPT, root=root, name=ID)
+    # An undo could not bring it back, and a restart that was to keep nothing hid nothing.
+    gone = ["web is gone, and is left so"]
+    assert wait(Api(None), KEPT, root=root, name=ID, revive=True)[1:] == gone
+    assert wait(Api(None), ENDING, root=root, name=ID)[1:] == gone
+
+
+def test_what_somebody_removed_is_no_failure(tmp_path: pathlib.Path) -> None:
+    gone = ["web is gone, and is left so"]
+    assert wait(Api(None), KEPT)[1:] == gone
+    # Another process has its number since.
+    root = process(tmp_path, "/system.slice/docker-%s.scope" % ("b2" * 32), 1003.0)
+    assert wait(Api(None), KEPT, root=root, name=ID)[1:] == gone
 
 
 def test_what_our_restart_ended_is_started_once() -> None:
@@ -192,6 +231,18 @@ def test_a_container_that_ends_by_itself_does_not_fail_the_run(remove: bool) -> 
         assert host.pids() == {"web": before}
         detail = next(r for r in answer["transaction"]["steps"] if r["step"] == "health")["detail"]
         assert "job" in detail
+
+
+@as_root
+def test_a_container_that_is_removed_meanwhile_does_not_fail_a_restart() -> None:
+    with act_host('{"live-restore": true}', ["web", "job"]) as host:
+        during(host, "restart", lambda: end(host, "job", remove=True))
+        before = host.pids()["web"]
+        answer = apply(host, plan(json_set(host, "log-level", "warn"), effect="restart"))
+        assert answer["transaction"]["outcome"] == "committed", answer.get("msg")
+        assert host.pids() == {"web": before}
+        detail = next(r for r in answer["transaction"]["steps"] if r["step"] == "health")["detail"]
+        assert "job is gone, and is left so" in detail
 
 
 @as_root
