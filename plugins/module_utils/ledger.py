@@ -298,23 +298,20 @@ def verifier(key: str, member: str | None, digest: str) -> str:
     return found.hex()
 
 
-def loaded_matches(
-    ledger: dict[str, typing.Any] | None, sha256: str, pid: int, start_ticks: int
-) -> bool:
-    """Tell whether the running daemon is known to have read the whole file as it is now.
+def loaded_into(
+    ledger: dict[str, typing.Any] | None, pid: int, start_ticks: int | None
+) -> str | None:
+    """Return the digest of the daemon.json that a process is known to have read, or NO_CONFIG; None: unknown.
 
-    :param sha256: of the bytes of daemon.json now.
     :param pid: of the running daemon.
     :param start_ticks: field 22 of ``/proc/<pid>/stat``; a reused pid has another one.
     """
     loaded = (ledger or {}).get("loaded")
-    if not isinstance(loaded, dict):
-        return False
-    return (
-        loaded.get("sha256") == sha256
-        and loaded.get("pid") == pid
-        and loaded.get("start_ticks") == start_ticks
-    )
+    if not isinstance(loaded, dict) or start_ticks is None:
+        return None
+    if (loaded.get("pid"), loaded.get("start_ticks")) != (pid, start_ticks):
+        return None
+    return str(loaded.get("sha256"))
 
 
 def start_ticks(host: Host, pid: int) -> int | None:

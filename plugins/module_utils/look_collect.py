@@ -65,7 +65,7 @@ def engine(look: Pass) -> Mapping:
             look.notes.add("engine", "info", str(exc))
     else:
         info, bridge = _info_and_bridge(look)
-    loaded = look_engine.config_loaded(look.host, daemon)
+    loaded = look_engine.config_loaded(look.host, daemon, info)
     section = look_engine.engine(daemon, version, info, bridge, loaded)
     section["swarm_node"] = look_swarm.is_node(look.host, info, daemon.data_root)
     if section["version"] is None:

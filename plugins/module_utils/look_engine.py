@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import posixpath
 import re
+import stat as stat_module
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import ledger
-from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import release
+from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import (
+    OPTIONS,
+    release,
+)
 from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Host
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import (
     Mapping,
@@ -24,6 +28,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
     text,
     texts,
 )
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_config import ConfigFile
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_daemon import (
     PROGRAM,
     Daemon,
@@ -81,49 +86,103 @@ def binary_version(host: Host, binary: str | None, timeout: float) -> str | None
     return match.group(1) if done.rc == 0 and match else None
 
 
-def config_loaded(host: Host, daemon: Daemon) -> bool | None:
+def config_loaded(host: Host, daemon: Daemon, info: Mapping) -> bool | None:
     """Tell whether the running daemon has read its file as it is now; None when it does not run.
 
     It has when the file is older than the process, or when the ledger says that this very content
-    (or none) was loaded into this very process. Of a file that is not there the directory must be older,
-    or have changed for the key that older engines write there.
+    (or none) was loaded into this very process. That a file is not there is as old as the process where
+    nothing shows that one was read, and nothing that it was taken away since.
+
+    :param info: the answer of ``/info``; empty without one.
     """
     config = daemon.config
     if daemon.pid is None:
         return None
     if daemon.started_at is None or config.state in ("symlink", "irregular", "unreadable"):
         return False
-    if config.state == "absent":
-        if _absence_is_old(host, config.path, daemon.started_at):
-            return True
-    elif config.changed_at is not None and config.changed_at <= daemon.started_at:
+    if config.changed_at is not None and config.changed_at <= daemon.started_at:
         return True
-    content = ledger.NO_CONFIG if config.state == "absent" else config.sha256
-    if content is None or daemon.start_ticks is None:
-        return False
-    known, _, _ = ledger.read_ledger(host)
-    return ledger.loaded_matches(known, content, daemon.pid, daemon.start_ticks)
+    known = ledger.loaded_into(ledger.read_ledger(host)[0], daemon.pid, daemon.start_ticks)
+    if config.state != "absent":
+        return known is not None and known == config.sha256
+    if known is not None:
+        return known == ledger.NO_CONFIG
+    return not _read_a_file(daemon, info) and _absence_is_old(host, config.path, daemon.started_at)
+
+
+#: What a daemon shows of itself in ``/info`` without flags and without a file.
+_DEFAULTS: Mapping = {
+    "default-runtime": "runc",
+    "insecure-registries": [],
+    "live-restore": False,
+    "log-driver": "json-file",
+    "no-new-privileges": False,
+    "registry-mirrors": [],
+    "selinux-enabled": False,
+    "userns-remap": False,
+}
+# Said for each TCP address that asks for no client certificate (moby daemon/info.go fillAPIInfo).
+_OPEN = "API is accessible on "
+
+
+def _read_a_file(daemon: Daemon, info: Mapping) -> bool:
+    """Tell whether the daemon shows something that none of its flags says: it read that in a file."""
+    found = {
+        key
+        for key, value in _confirmed(info, {}, "").items()
+        if key in _DEFAULTS and value not in ("", _DEFAULTS[key])
+    }
+    if any(_OPEN in warning for warning in texts(info.get("Warnings"))):
+        found.add("hosts")
+    return not found <= set(daemon.settings)
 
 
 def _absence_is_old(host: Host, path: str, started_at: float) -> bool:
-    """Tell whether a file was missing already when the daemon started.
+    """Tell whether nothing shows that a file was taken away from its directory after a time.
 
-    To take a file or a directory away sets both times of the directory above it; ``rsync`` puts one of
-    them back.
+    To take it away sets both times of the directory; ``rsync`` puts one of them back. Engines before 23.0
+    write a key there after they read their configuration, and users add certificates. A directory that is
+    not there tells nothing: too much changes the times of the one above it.
     """
-    directory = host.resolve(posixpath.dirname(path)) or "/"
-    status = host.lstat(directory)
-    while status is None and directory != "/":
-        directory = posixpath.dirname(directory)
-        status = host.lstat(directory)
-    if status is None:
-        return False
+    directory = host.resolve(posixpath.dirname(path))
+    status = host.lstat(directory) if directory else None
+    if directory is None or status is None:
+        return True
     if max(status.st_mtime, status.st_ctime) <= started_at:
         return True
-    # Engines before 23.0 write key.json at their first start, after they read their configuration.
-    # Nothing else explains a later time: whatever came may be the file, under another name.
-    key = host.lstat(posixpath.join(posixpath.dirname(path), "key.json"))
-    return key is not None and abs(key.st_mtime - status.st_mtime) < 0.1
+    try:
+        later = _later(host, directory, started_at)
+        places = [*later, *(path for entry in later for path in _later(host, entry, started_at))]
+    except OSError:
+        return False
+    # What was made there last is as old as the directory's own change, to a tick of the kernel.
+    explained = any(moment >= status.st_mtime - 0.1 for moment in later.values())
+    return (
+        status.st_mtime > started_at
+        and explained
+        and not any(_was_it(host, place) for place in places)
+    )
+
+
+def _later(host: Host, path: str, started_at: float) -> dict[str, float]:
+    """Return what changed in a directory after a time: ``{path: when}``. Raises OSError."""
+    status = host.lstat(path)
+    if status is None or not stat_module.S_ISDIR(status.st_mode):
+        return {}
+    entries = [posixpath.join(path, name) for name in host.listdir(path)]
+    found = {entry: host.lstat(entry) for entry in entries}
+    times = {
+        entry: max(status.st_mtime, status.st_ctime)
+        for entry, status in found.items()
+        if status is not None
+    }
+    return {entry: moment for entry, moment in times.items() if moment > started_at}
+
+
+def _was_it(host: Host, path: str) -> bool:
+    """Tell whether a file may be a daemon.json under another name, or a link to one."""
+    entry = ConfigFile(host, host.resolve(path) or path)
+    return entry.state == "unreadable" or not OPTIONS.keys().isdisjoint(entry.values)
 
 
 # -- options -----------------------------------------------------------------------------------

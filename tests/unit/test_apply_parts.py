@@ -523,12 +523,13 @@ def test_a_new_file_has_the_label_of_its_directory(tmp_path: pathlib.Path) -> No
 
 
 # -- ledger --------------------------------------------------------------------------------------------
-def test_loaded_matches() -> None:
-    loaded = {"sha256": "a", "pid": 1, "start_ticks": 2}
-    assert ledger.loaded_matches({"loaded": loaded}, "a", 1, 2)
-    assert not ledger.loaded_matches({"loaded": loaded}, "a", 1, 3)
-    assert not ledger.loaded_matches({"loaded": None}, "a", 1, 2)
-    assert not ledger.loaded_matches(None, "a", 1, 2)
+def test_what_a_process_loaded() -> None:
+    known = {"loaded": {"sha256": "a", "pid": 1, "start_ticks": 2}}
+    assert ledger.loaded_into(known, 1, 2) == "a"
+    assert ledger.loaded_into(known, 1, 3) is None
+    assert ledger.loaded_into(known, 1, None) is None
+    assert ledger.loaded_into({"loaded": None}, 1, 2) is None
+    assert ledger.loaded_into(None, 1, 2) is None
 
 
 def test_start_ticks_of_a_process_with_a_strange_name(tmp_path: pathlib.Path) -> None:

@@ -350,9 +350,11 @@ def running(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     return host
 
 
-@pytest.mark.parametrize("name", ["daemon.json.bak", "../daemon.json"])
+@pytest.mark.parametrize("name", ["daemon.json.bak", "../daemon.json", "backup/daemon.json"])
 def test_a_file_that_was_moved_away_after_the_start(running: FakeHost, name: str) -> None:
     configure(running, {"iptables": False})
+    if name.startswith("backup"):
+        (running.base / "etc/docker/backup").mkdir()
     (running.base / "etc/docker/daemon.json").rename(running.base / "etc/docker" / name)
     answer = observe(running, "engine", "details")["engine"]
     assert answer["config_loaded"] is False
@@ -369,11 +371,73 @@ def test_a_file_that_was_removed_and_the_time_of_its_directory_put_back(running:
     assert observe(running, "engine")["engine"]["config_loaded"] is False
 
 
-@pytest.mark.parametrize("later", [False, True])
-def test_no_directory_at_all(host: FakeHost, later: bool) -> None:
+def make(host: FakeHost, path: str) -> None:
+    """Let somebody make a directory, or a file or link, in /etc/docker."""
+    place = host.base / "etc/docker" / path
+    if path.endswith("/"):
+        place.mkdir(parents=True)
+    elif path == "link":
+        place.symlink_to("/etc/os-release")
+    else:
+        place.write_text(
+            '{"defaultAction": "SCMP_ACT_ERRNO"}' if path.endswith("json") else "-----"
+        )
+
+
+@pytest.mark.parametrize("path", ["certs.d/hub.example/", "ca.pem", "seccomp.json", "link"])
+def test_no_file_and_something_was_added_to_its_directory(running: FakeHost, path: str) -> None:
+    os.utime(running.base / "etc/docker", (BOOTED_AT, BOOTED_AT))
+    make(running, path)
+    answer = observe(running, "engine", "details")["engine"]
+    assert answer["config_loaded"] is True
+    assert answer["effective"]["iptables"]["value"] is True
+
+
+def test_a_file_that_was_removed_after_something_was_added(running: FakeHost) -> None:
+    make(running, "certs.d/")
+    os.utime(running.base / "etc/docker", (time.time() + 60,) * 2)
+    assert observe(running, "engine")["engine"]["config_loaded"] is False
+
+
+@pytest.mark.parametrize("age", [-10, 1000])
+def test_no_directory_at_all(host: FakeHost, age: float) -> None:
     (host.base / "etc/docker").rmdir()
-    host.old("/etc", -10 if later else 1000)
-    assert observe(host, "engine")["engine"]["config_loaded"] is not later
+    host.old("/etc", age)
+    assert observe(host, "engine")["engine"]["config_loaded"] is True
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"LiveRestoreEnabled": True},
+        {"LoggingDriver": "journald"},
+        {"SecurityOptions": ["name=userns"]},
+        {"RegistryConfig": {"Mirrors": ["http://mirror.example/"]}},
+        {"Warnings": ["WARNING: API is accessible on http://0.0.0.0:2375 without encryption."]},
+    ],
+)
+def test_no_directory_but_a_daemon_that_read_a_file(
+    host: FakeHost, said: dict[str, typing.Any]
+) -> None:
+    (host.base / "etc/docker").rmdir()
+    host.process(DAEMON_PID, ["/usr/sbin/dockerd"])
+    host.engine.answers["/info"].update(said)
+    assert observe(host, "engine")["engine"]["config_loaded"] is False
+    flags = ["--live-restore", "--log-driver=journald", "--userns-remap=default", "-H", "fd://"]
+    host.process(
+        DAEMON_PID, ["/usr/sbin/dockerd", "--registry-mirror=http://mirror.example", *flags]
+    )
+    assert observe(host, "engine")["engine"]["config_loaded"] is True
+
+
+@pytest.mark.parametrize(("digest", "loaded"), [("0" * 64, False), (ledger.NO_CONFIG, True)])
+def test_no_directory_and_the_ledger_knows_what_was_loaded(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch, digest: str, loaded: bool
+) -> None:
+    (host.base / "etc/docker").rmdir()
+    known = {"loaded": {"sha256": digest, "pid": DAEMON_PID, "start_ticks": START_TICKS}}
+    monkeypatch.setattr(ledger, "read_ledger", lambda _: (known, "ok", None))
+    assert observe(host, "engine")["engine"]["config_loaded"] is loaded
 
 
 @pytest.mark.parametrize(
