@@ -10,19 +10,14 @@ from __future__ import annotations
 import posixpath
 import typing
 
+from ansible_collections.bulkhead.hardening.plugins.plugin_utils import audit_calls
+
 Json = dict[str, typing.Any]
 
 #: Conditions under which a rule still covers everybody who does something.
 _HARMLESS = frozenset({"filetype"})
 #: Types of records, in a file and in the kernel, without which nobody knows who did what to which file.
 _RECORDS = frozenset({"SYSCALL", "1300", "PATH", "1302"})
-#: Calls that set the clock, by name as in a file and by number as in the kernel (x86 and Arm): chrony's,
-#: for which a rule of their own is usual, and no access to any file.
-_CLOCK: Json = {
-    "names": {"adjtimex", "clock_adjtime", "clock_settime", "settimeofday", "stime"},
-    "b64": {"112", "159", "164", "170", "171", "227", "305"},
-    "b32": {"25", "79", "124", "262", "264", "343", "372"},
-}
 #: The condition of a rule that covers those who logged in, and whatever they started.
 SESSIONS: Json = {"field": "auid", "op": "!=", "value": "unset"}
 
@@ -71,8 +66,7 @@ def _judged(
     for rule in rules:
         if rule["list"] != "exit" or not _fits(rule, thing, sessions):
             continue
-        permissions = rule["perm"] if rule["perm"] is not None else "rwxa"
-        fits = {(kind, arch) for kind in permissions for arch in _architectures(rule)}
+        fits = _kinds(rule)
         if rule["action"] == "never" and missing & fits:
             return missing, rule
         missing -= fits
@@ -102,22 +96,27 @@ def _architectures(rule: Json) -> tuple[str, ...]:
     return (arch,) if arch in ("b32", "b64") else (("b64",) if "64" in arch else ("b32",))
 
 
+def _kinds(rule: Json) -> set[tuple[str, str]]:
+    """Return the kinds of access that a rule may be about, each for programs of 64 or 32 bits."""
+    permissions = set(rule["perm"] if rule["perm"] is not None else "rwxa")
+    return {
+        (kind, bits)
+        for bits in _architectures(rule)
+        for kind in permissions & audit_calls.accesses(rule["syscalls"], rule["arch"] or bits)
+    }
+
+
 def _fits(rule: Json, thing: Json, sessions: bool) -> bool:
     """Tell whether a rule of the list ``exit`` records, or silences, accesses to a thing."""
     if rule["action"] == "never":
-        # Of whom or of which calls matters not: what it is about is recorded of fewer than everybody.
-        return _covers(rule, thing) if rule["kind"] != "syscall" else not _sets_the_clock(rule)
+        # Of whom matters not: what it is about is recorded of fewer than everybody.
+        return rule["kind"] == "syscall" or _covers(rule, thing)
     if rule["action"] != "always" or "all" not in rule["syscalls"]:
         return False
     conditions = [item for item in rule["fields"] if item["field"] not in _HARMLESS]
     if conditions and not (sessions and conditions == [SESSIONS]):
         return False  # it records some accesses only
     return _covers(rule, thing)
-
-
-def _sets_the_clock(rule: Json) -> bool:
-    numbers = _CLOCK[_architectures(rule)[0]] if rule["arch"] else set()
-    return bool(rule["syscalls"]) and (_CLOCK["names"] | numbers).issuperset(rule["syscalls"])
 
 
 def _covers(rule: Json, thing: Json) -> bool:

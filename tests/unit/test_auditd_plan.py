@@ -263,6 +263,16 @@ def test_rules_of_others_that_silence_ours_are_told_and_left(
     assert after["operations"] == []
 
 
+@pytest.mark.parametrize("call", ["execve", "connect", "fork,clone", "adjtimex"])
+def test_a_rule_of_others_about_calls_that_access_no_files_silences_nothing(
+    look: Json, call: str
+) -> None:
+    foreign(look, f"-a never,exit -F arch=b64 -S {call} -F uid=998")
+    plan = docker_auditd_plan(look, {})
+    assert "blocked" not in states(plan).values()
+    assert "blocked" not in states(docker_auditd_plan(applied(look, plan), {})).values()
+
+
 def test_a_rule_that_silences_the_tasks_of_the_next_boot(look: Json) -> None:
     plan = docker_auditd_plan(look, {})
     after = applied(look, plan)
