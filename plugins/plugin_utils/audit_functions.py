@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 import typing
+import urllib.parse
 
 import jmespath
 from jmespath import functions
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils import selinux
 from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import release
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import address_class
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils import (
     audit_watch,
     capabilities,
@@ -52,6 +54,13 @@ class Functions(functions.Functions):
     def _func_path_within(self, path: str | None, directory: str) -> bool | None:
         """``path_within('/etc/docker', '/etc')``: it is the directory, or lies below it."""
         return None if path is None else within(path, directory)
+
+    @_takes(_LIST)
+    def _func_without_tls(self, urls: list[str] | None) -> list[str] | None:
+        """Return those URLs on whose way others can be: neither by https nor on a loopback address."""
+        if urls is None:
+            return None
+        return [url for url in urls if not url.lower().startswith("https://") and not _own(url)]
 
     @_takes(_LIST, _LIST)
     def _func_paths_touching(
@@ -191,3 +200,12 @@ def miscounted(node: Json) -> list[tuple[str, int, int]]:
         if isinstance(child, dict):
             found += miscounted(child)
     return found
+
+
+def _own(url: str) -> bool:
+    """Tell whether a URL names the host itself."""
+    try:
+        host = urllib.parse.urlsplit(url).hostname or ""
+    except ValueError:
+        return False
+    return host == "localhost" or address_class(host) == "loopback"

@@ -184,6 +184,10 @@ def test_icc_without_the_filter_of_bridges(
         (["https://mirror.example/"], "pass"),
         (["http://mirror.example:5000/"], "fail"),
         (["https://mirror.example/", "http://other.example/"], "fail"),
+        (["http://127.0.0.1:65001/", "http://localhost:5000/", "http://[::1]:5000/"], "pass"),
+        (["http://localhost.example/"], "fail"),
+        (["http://127.0.0.1.example:65001/"], "fail"),
+        (["http://[::1"], "fail"),
         (None, "error"),
     ],
 )
