@@ -17,7 +17,7 @@ def misspelt_variables(names: list[str], known: list[str], roles: list[str]) -> 
     :param roles: with whose names their variables begin.
     """
     return [
-        f"{name}: there is no such variable; did you mean {near}? One of your own needs another name"
+        f"{name} has no effect on Bulkhead, unless it is one of your own: did you mean {near}?"
         for name, near in sorted(misspelt(names, known, roles).items())
     ]
 

@@ -1,8 +1,8 @@
 # Copyright: (c) 2026, the Bulkhead authors
 # Apache License 2.0 (see LICENSE)
-"""Switches and whole numbers as users give them: an inventory in INI and ``-e NAME=VALUE`` give texts.
+"""Switches and whole numbers as users give them: ``-e NAME=VALUE`` gives texts, an INI file also 0 and 1.
 
-A role's argument spec takes such texts for what they mean, and leaves them as they are.
+A role's argument spec takes them for what they mean, and leaves them as they are.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Pol
 
 
 def as_boolean(value: object) -> bool | None:
-    """Return what a switch or one of Ansible's words for it says; None for anything else."""
+    """Return what a switch or one of Ansible's words and numbers for it says; None for anything else."""
     if isinstance(value, bool):
         return value
-    if not isinstance(value, str):
+    if not isinstance(value, (str, int)):
         return None
-    word = value.strip().lower()
+    word = str(value).strip().lower()
     if word in convert_bool.BOOLEANS_TRUE:
         return True
     return False if word in convert_bool.BOOLEANS_FALSE else None

@@ -29,7 +29,8 @@ Json = dict[str, typing.Any]
     [
         (True, True), (False, False), ("true", True), ("False", False), ("YES", True), ("no", False),
         ("on", True), ("off", False), ("1", True), ("0", False), (" true ", True),
-        ("", None), ("yse", None), (1, None), (0, None), (None, None), ([], None), ({}, None),
+        (1, True), (0, False), (2, None), (-1, None), (1.0, None),
+        ("", None), ("yse", None), (None, None), ([], None), ({}, None),
     ],
 )  # fmt: skip
 def test_a_switch(value: object, meant: bool | None) -> None:
