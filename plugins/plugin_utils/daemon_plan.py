@@ -135,8 +135,6 @@ class _Planner:
         self.take_up: list[str] = []
         #: those that are in the file already, each with its member
         self.read_at_last: set[unread.Item] = set()
-        #: those that go from the file before the daemon reads them
-        self.taken_out: set[unread.Item] = set()
         self._check_look()
         self.engine: Json = observation["engine"]
         self.running = self.engine["state"] == "running"
@@ -262,7 +260,6 @@ class _Planner:
         self._slice()
         self._file_modes()
         self._no_longer_wanted()
-        self._take_out_unread()
         restart = self._hold_restart_if_unsafe()
         self._leave_unused_tls_files()
         self._flags_dropin()
@@ -1503,8 +1500,9 @@ class _Planner:
             key for key in keys if self._option(key).get("source") in ("flag", "environment")
         }
         by_flag |= self.back
-        planned = self._planned() - self.taken_out
-        by_start = {key for key, member in planned if unread.needs_restart(key, member)}
+        by_start = {
+            key for key, member in self._planned() if unread.needs_restart(key, member)
+        }
         needs_restart = [
             key for key in keys if key in by_flag | by_start or not OPTIONS[key].reload
         ]
@@ -1593,37 +1591,8 @@ class _Planner:
         self.operations = [
             op
             for op in self.operations
-            if (op not in operations or (op["key"], op.get("member")) in self.taken_out)
-            and not (accounts and op["op"] in _ACCOUNT_OPERATIONS)
+            if op not in operations and not (accounts and op["op"] in _ACCOUNT_OPERATIONS)
         ]
-
-    def _take_out_unread(self) -> None:
-        """Take out again what Bulkhead wrote, the daemon has not read, and would hide what it holds."""
-        if not self.running or self.engine["config_loaded"]:
-            return
-        planned = self._planned()
-        for (key, member), item in sorted(self.owned.items(), key=str):
-            name, value = hiding.name_of(key, member), self._value(key, member)
-            if not (name and item["intact"]) or value is None or (key, member) in planned:
-                continue
-            area = "userns" if key == "userns-remap" else "options"
-            change = "remapping" if area == "userns" else name
-            if self._moves(name, value) and self._would_hide(change, area):
-                self._take_out(key, member, area)
-
-    def _take_out(self, key: str, member: str | None, area: str) -> None:
-        path = self.config["path"]
-        fields: Json = {"member": member} if member else {}
-        self._operation("json_remove", "no daemon has read it, and by now it would hide data", path=path,
-                        key=key, observed=self.config["version"], **fields)  # fmt: skip
-        self.taken_out.add((key, member))
-        told = f"it stands in {path}, which the daemon has not read, and is taken out again"
-        setting = f"{key}.{member}" if member else key
-        for item in self.rows:
-            if item["setting"] in (key, setting):
-                item["reason"] = "; ".join(filter(None, [item["reason"], told]))
-                return
-        self._row("userns_remap" if area == "userns" else area, setting, "change", reason=told)
 
     def _planned(self) -> set[unread.Item]:
         """Return what of daemon.json is this plan's: written, or meant to be read at last."""

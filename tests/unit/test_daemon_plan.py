@@ -398,46 +398,6 @@ def test_restart_never_writes_nothing_that_a_later_start_would_hide_data_by() ->
                 and op.get("member") != "cdi"]  # fmt: skip
 
 
-def unread_hiding(**more: typing.Any) -> Json:
-    """Return a host on which an earlier run wrote keys that the daemon has not read yet."""
-    look = obs.apply(obs.stock(), planned(obs.stock(), options=HIDING))
-    look["engine"]["config_loaded"] = False
-    look["engine"]["options"]["userns-remap"]["effective"] = False
-    look["engine"]["options"]["data-root"]["effective"] = "/var/lib/docker"
-    look["bulkhead"]["profile"] = "strict"
-    look.update(more)
-    return look
-
-
-@pytest.mark.parametrize(
-    "policy",
-    [
-        {"options": HIDING, "restart": "never"},
-        {"options": HIDING},
-        {"restart": "never"},
-        {"options": HIDING, "userns_remap": "unmanaged"},
-        {"options": HIDING, "profile": "compatible"},
-    ],
-)
-def test_what_is_unread_and_would_hide_by_now_is_taken_out_again(policy: Json) -> None:
-    plan = planned(unread_hiding(volumes=[{"name": "data"}]), **policy)
-    removed = {(op["key"], op.get("member")) for op in operations(plan, "json_remove")}
-    hides = {("userns-remap", None), ("data-root", None), ("features", "containerd-snapshotter")}
-    assert hides <= removed
-    assert not {"userns-remap", "data-root"} & set(plan["daemon"]["why"])
-    for name in ("userns-remap", "data-root"):
-        assert "is taken out again" in rows(plan)[name]["reason"]
-
-
-def test_what_is_unread_and_hides_nothing_stays() -> None:
-    plan = planned(unread_hiding(), options=HIDING)
-    assert not operations(plan, "json_remove")
-    assert {"data-root", "features"} <= set(plan["daemon"]["why"])
-    accepted: Json = {"options_accept_hidden_data": True, "userns_accept_hidden_data": True}
-    held = unread_hiding(volumes=[{"name": "data"}])
-    assert not operations(planned(held, options=HIDING, **accepted), "json_remove")
-
-
 def test_a_file_changed_after_the_daemon_started_leads_to_a_restart() -> None:
     look = obs.with_file(obs.stock(), {"icc": False}, loaded=False)
     look["engine"]["options"]["icc"]["effective"] = True
