@@ -31,6 +31,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
     text,
     texts,
 )
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_daemon import Daemon
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_kernel import (
     Reference,
     kernel_view,
@@ -67,6 +68,9 @@ def engine(look: Pass) -> Mapping:
         info, bridge = _info_and_bridge(look)
     loaded = look_engine.config_loaded(look.host, daemon, info)
     section = look_engine.engine(daemon, version, info, bridge, loaded)
+    section["unread_hosts"] = [] if loaded is not False else _unread_hosts(look, daemon)
+    root = daemon.data_root
+    section["data_root"] = {"path": root, "resolved": look.host.resolve(root)}
     section["swarm_node"] = look_swarm.is_node(look.host, info, daemon.data_root)
     if section["version"] is None:
         section["version"] = look_engine.binary_version(look.host, daemon.binary, look.timeout)
@@ -75,6 +79,20 @@ def engine(look: Pass) -> Mapping:
     if look.details:
         section.update(_engine_details(look, section, version, info))
     return section
+
+
+def _unread_hosts(look: Pass, daemon: Daemon) -> list[str] | None:
+    """Return the addresses in daemon.json on which the running daemon does not listen; None: unknown."""
+    hosts = daemon.config.values.get("hosts")
+    if not isinstance(hosts, list) or daemon.pid is None:
+        return []
+    try:
+        rows = Listening(look.host, daemon.pid).of([daemon.pid])
+    except OSError as exc:
+        look.notes.add("engine", "unread_hosts", os_reason(exc))
+        return None
+    found = [look_effective.address(url, "file") for url in texts(hosts)]
+    return [row["address"] for row in found if not look_effective.listened(row, rows)]
 
 
 def _info_and_bridge(look: Pass) -> tuple[Mapping, Mapping]:

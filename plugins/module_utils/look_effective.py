@@ -8,6 +8,7 @@ daemon/command/daemon.go loadDaemonCliConfig.
 
 from __future__ import annotations
 
+import ipaddress
 import posixpath
 import re
 import typing
@@ -258,6 +259,30 @@ def _unit_address(item: str) -> Mapping:
     if item.startswith("/"):
         return address("unix://" + item, "socket_unit")
     return address("tcp://" + (":" + item if item.isdigit() else item), "socket_unit")
+
+
+def listened(row: Mapping, listeners: typing.Sequence[Mapping]) -> bool:
+    """Tell whether a daemon listens on an address, or may: of systemd's sockets and names it is not known.
+
+    :param row: what :func:`address` returns. ``listeners``: the daemon's sockets.
+    """
+    if row["scheme"] == "unix":
+        path = re.sub(r"\A/var/run/", "/run/", row["path"])
+        return path in [re.sub(r"\A/var/run/", "/run/", item["path"] or "") for item in listeners]
+    if row["scheme"] != "tcp":
+        return True
+    ports = [row["port"]] if row["port"] else [2375, 2376]
+    found = [
+        item["address"]
+        for item in listeners
+        if item["protocol"].startswith("tcp") and item["port"] in ports
+    ]
+    try:
+        wanted = str(ipaddress.ip_address(row["host"]))
+    except ValueError:
+        return bool(found)
+    everywhere = {"0.0.0.0", "::"}
+    return wanted in found or (wanted in everywhere and bool(everywhere & {*found}))
 
 
 class Served(typing.NamedTuple):

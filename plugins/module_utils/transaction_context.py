@@ -228,14 +228,14 @@ class Transaction:
     def hides(self) -> str:
         """Settings that change and so hide what the daemon holds, for a message; empty when none does."""
         old, new = hiding.values(self.old_document), hiding.values(self.new_document)
-        now = {**old, **hiding.in_effect(self.engine)}
-        if now["userns-remap"] is True:  # another account has another folder
-            now["userns-remap"] = old["userns-remap"]
-        return ", ".join(
-            name
-            for name in hiding.NAMES
-            if old[name] != new[name] and not hiding.same(name, new[name], now[name])
-        )
+        found = []
+        for name in hiding.NAMES:
+            stays = hiding.is_so(self.engine, name, new[name])
+            if stays is None:
+                stays = hiding.same(name, new[name], old[name])
+            if old[name] != new[name] and not stays:
+                found.append(name)
+        return ", ".join(found)
 
     @property
     def keeps_containers(self) -> bool:

@@ -388,15 +388,14 @@ def check_unread(tx: Transaction) -> None:
             "%s changed since systemd read it, and a restart may take that up: systemctl daemon-reload, "
             "or take the change back" % UNIT
         )
-    planned = {op["key"] for op in tx.plan.operations if "key" in op}
     found = [
         "the flag of %s, in %s" % (row["key"], row["where"] or UNIT)
         for row in tx.engine.get("unread_flags") or []
-        if row["key"] not in planned
+        if row["key"] not in tx.planned_keys
         and row["key"] in (*hiding.KEYS, "features", "hosts", "config-file")
     ]
     if tx.engine.get("config_loaded") is False:
-        found += ["%s, in %s" % (name, tx.config.path) for name in _unread_and_hiding(tx)]
+        found += ["%s, in %s" % (name, tx.config.path) for name in _unread_keys(tx)]
     if found:
         raise HostError(
             "a restart would take up what somebody changed since the daemon started: %s; restart it "
@@ -404,15 +403,17 @@ def check_unread(tx: Transaction) -> None:
         )
 
 
-def _unread_and_hiding(tx: Transaction) -> list[str]:
+def _unread_keys(tx: Transaction) -> list[str]:
+    """Return what of daemon.json the daemon is known not to have, but what the plan means it to read."""
     old, new = hiding.values(tx.old_document), hiding.values(tx.new_document)
-    return [
+    meant = {*tx.plan.why} - tx.planned_keys
+    found = [
         name
-        for name, now in hiding.in_effect(tx.engine).items()
-        if old[name] is not None
-        and old[name] == new[name]
-        and not hiding.same(name, old[name], now)
+        for name in hiding.unread(tx.engine, old)
+        if old[name] == new[name] and name.partition(".")[0] not in meant
     ]
+    hosts = tx.engine.get("unread_hosts") and "hosts" not in {*tx.plan.why, *tx.planned_keys}
+    return [*found, "hosts"] if hosts else found
 
 
 def check_space(tx: Transaction) -> None:

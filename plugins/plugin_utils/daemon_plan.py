@@ -584,7 +584,7 @@ class _Planner:
         if not self.running:
             reason = f"in the file; takes effect when Docker starts (it is {self.engine['state']})"
             self._row(name, setting, "pending", **common, reason=reason)
-        elif _same(
+        elif hiding.is_so(self.engine, key, common["wanted"]) or _same(
             option.get("effective", common["wanted"] if self.engine["config_loaded"] else None),
             common["wanted"],
         ):
@@ -1054,10 +1054,13 @@ class _Planner:
         written = self._value(key, member or None)
         if self.engine["config_loaded"] and written is not None and written == value:
             return False  # of a path it shows where the links in it lead
-        known = hiding.in_effect(self.engine)
-        if self.running and not self.engine["config_loaded"] and name not in known and written:
+        stays = hiding.is_so(self.engine, name, value) if self.running else None
+        if stays is not None:
+            return not stays
+        ours = (self.owned.get((key, member or None)) or {}).get("intact")
+        if self.running and not self.engine["config_loaded"] and written and not ours:
             return True  # of a key that it does not show, and has not read, it has another value
-        return not hiding.same(name, value, known.get(name, written))
+        return not hiding.same(name, value, written)
 
     def _value(self, key: str, member: str | None = None) -> object:
         """Return what a key, or its member, is in the file; None when it is not there."""
@@ -1500,9 +1503,7 @@ class _Planner:
             key for key in keys if self._option(key).get("source") in ("flag", "environment")
         }
         by_flag |= self.back
-        by_start = {
-            key for key, member in self._planned() if unread.needs_restart(key, member)
-        }
+        by_start = {key for key, member in self._planned() if unread.needs_restart(key, member)}
         needs_restart = [
             key for key in keys if key in by_flag | by_start or not OPTIONS[key].reload
         ]

@@ -6,22 +6,25 @@ from __future__ import annotations
 
 import typing
 
-from ansible_collections.bulkhead.hardening.plugins.module_utils import hiding
-from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import (
-    OPTIONS,
-    release,
-)
+from ansible_collections.bulkhead.hardening.plugins.module_utils import health, hiding
+from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import OPTIONS
 from ansible_collections.bulkhead.hardening.plugins.plugin_utils.plan import Json
 
 #: A key of daemon.json, and the member of its map or None.
 Item = tuple[str, typing.Optional[str]]
 
+#: Keys of which the daemon shows what it was told, whatever the host is like.
+_TOLD = ("experimental", "log-driver", "no-new-privileges", "seccomp-profile")
+
+#: Those of docker0, which stays as it is for as long as containers use it (daemon/daemon_unix.go).
+_OF_DOCKER0 = ("icc", "ip", "ip-masq")
+
 
 def of_others(look: Json, planned: typing.Collection[Item]) -> list[str]:
     """Return what others changed, as texts: ``data-root in /etc/default/docker``.
 
-    A key of daemon.json that a reload applies as well is not among them, nor one that the daemon shows
-    to have.
+    Of daemon.json only what the running daemon is known to have otherwise: most keys it does not show, and
+    the file is newer than the daemon as well when somebody reloads it.
 
     :param look: a document of schema ``bulkhead.observation/1``.
     :param planned: what the plan sets, removes or means the daemon to take up.
@@ -30,15 +33,20 @@ def of_others(look: Json, planned: typing.Collection[Item]) -> list[str]:
     if look["engine"]["config_loaded"] is not False:
         return told
     path = look["daemon_config"]["path"]
-    keys = look["daemon_config"].get("keys") or {}
-    skipped = {*planned, *_ours(look)}
-    there = [
-        item for item in _items(keys) if item not in skipped and (item[0], None) not in skipped
+    document = _document(look)
+    settings = hiding.values(document)
+    texts = [
+        f"{name} in {path}" if settings[name] is not None else f"{name}, which is gone from {path}"
+        for name in hiding.unread(look["engine"], settings)
+        if not {_item(name), (_item(name)[0], None)} & set(planned)
     ]
-    found = {_shown(item) for item in there if not _is_so(look, item)}
-    texts = [f"{name} in {path}" for name in sorted(found)]
-    gone = [name for name in _gone(look, keys) if _item(name) not in skipped]
-    return told + texts + [f"{name}, which is gone from {path}" for name in gone]
+    ours = {*planned, *_ours(look)}
+    texts += [
+        f"{key} in {path}"
+        for key, value in document.items()
+        if (key, None) not in ours and _differs(look, key, value)
+    ]
+    return told + sorted(texts)
 
 
 def _flags(look: Json, planned: typing.Collection[Item]) -> list[str]:
@@ -68,21 +76,9 @@ def needs_restart(key: str, member: str | None = None) -> bool:
     return not reloads or hiding.name_of(key, member) is not None
 
 
-def keeps_unset(version: str | None) -> tuple[str, ...]:
-    """Return the settings without which an engine finds again what it holds."""
-    keeps = ("exec-root", "storage-driver")
-    older = version is not None and release(version) < (29, 0, 0)
-    # From 29.0 on the daemon keeps the image store that holds something.
-    return keeps if older else (*keeps, hiding.STORE)
-
-
 def _item(name: str) -> Item:
     key, _, member = name.partition(".")
     return key, member or None
-
-
-def _shown(item: Item) -> str:
-    return hiding.name_of(*item) or item[0]
 
 
 def _ours(look: Json) -> set[Item]:
@@ -95,39 +91,23 @@ def _ours(look: Json) -> set[Item]:
     }
 
 
-def _items(keys: Json) -> list[Item]:
-    """Return what the file holds and only a restart applies."""
-    items = [
-        (key, member) for key, entry in keys.items() for member in entry.get("members", [None])
-    ]
-    return [item for item in items if needs_restart(*item)]
+def _document(look: Json) -> Json:
+    """Return daemon.json as far as it is shown; None for what is not."""
+    return {
+        key: {name: item.get("value") for name, item in entry["members"].items()}
+        if "members" in entry
+        else entry.get("value")
+        for key, entry in (look["daemon_config"].get("keys") or {}).items()
+    }
 
 
-def _is_so(look: Json, item: Item) -> bool:
-    """Tell whether the running daemon shows what the file says."""
-    key, member = item
-    entry = look["daemon_config"]["keys"][key]
-    value = (entry["members"][member] if member else entry).get("value")
-    name, now = hiding.name_of(key, member), hiding.in_effect(look["engine"])
-    if name:
-        remapped = (
-            name == "userns-remap" and now.get(name) is True
-        )  # for which account, it does not say
-        return name in now and not remapped and hiding.same(name, value, now[name])
+def _differs(look: Json, key: str, value: object) -> bool:
+    """Tell whether the running daemon shows another value than the file's, which a start would apply."""
+    if key == "hosts":
+        return bool(look["engine"].get("unread_hosts"))
+    in_use = any(item["state"] in ("running", "paused") for item in look.get("containers") or [])
     option = (look["engine"].get("options") or {}).get(key) or {}
-    return member is None and value is not None and option.get("effective") == value
-
-
-def _gone(look: Json, keys: Json) -> list[str]:
-    """Return the settings of the running daemon that hide what it holds when they are not there."""
-    engine = look["engine"]
-    options, now = engine.get("options") or {}, hiding.in_effect(engine)
-    found = []
-    for name in sorted(set(now) - set(keeps_unset(engine.get("version")))):
-        key, member = _item(name)
-        by_flag = (options.get(key) or {}).get("source") in ("flag", "environment")
-        entry = keys.get(key) or {}
-        there = member in (entry.get("members") or {}) if member else bool(entry)
-        if not there and not by_flag and not hiding.same(name, None, now[name]):
-            found.append(name)
-    return found
+    told = key in _TOLD or (key in _OF_DOCKER0 and not in_use)
+    if not told or value is None or "effective" not in option:
+        return False
+    return not health.agrees(key, value, option["effective"])

@@ -190,7 +190,7 @@ class FakeDaemon:
         info.update(
             LiveRestoreEnabled=options.get("live-restore") is True,
             Debug=options.get("debug") is True,
-            DockerRootDir=self._place[0],
+            DockerRootDir=self._host.resolve(self._place[0]),
             DriverStatus=[["driver-type", "io.containerd.snapshotter.v1"]]
             if self._place[1]
             else [],

@@ -140,8 +140,10 @@ _STOCK: Json = {
         "version": "26.1.5+dfsg1",
         "rootless": False,
         "config_loaded": True,
+        "data_root": {"path": "/var/lib/docker", "resolved": "/var/lib/docker"},
         "swarm_node": False,
         "unread_flags": [],
+        "unread_hosts": [],
         "options": {
             "live-restore": option(effective=False),
             "icc": option(effective=True),

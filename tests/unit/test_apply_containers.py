@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pathlib
+import shutil
 import typing
 
 import pytest
@@ -319,6 +321,53 @@ def test_a_key_of_others_that_hides_containers_keeps_the_daemon_from_a_restart()
         answer = apply(host, plan(json_set(host, "data-root", "/var/lib/docker"), effect="restart"))
         assert answer["transaction"]["outcome"] == "committed", answer.get("msg")
         assert set(host.pids()) == {"web"}
+
+
+@as_root
+def test_an_address_of_others_keeps_the_daemon_from_a_restart() -> None:
+    with act_host('{"live-restore": true}', ["web"]) as host:
+        host.write(CONFIG, '{"live-restore": true, "hosts": ["tcp://127.0.0.1:2375"]}')
+        host.old(CONFIG, -10)
+        answer = apply(host, plan(json_set(host, "log-level", "warn"), effect="restart"))
+        assert answer["transaction"]["outcome"] == "refused"
+        assert "hosts, in /etc/docker/daemon.json; restart it" in answer["msg"]
+
+
+@as_root
+@pytest.mark.parametrize("link", ["/data/docker", "/var/lib/docker"])
+def test_a_data_root_behind_a_link_is_the_one_in_effect(link: str) -> None:
+    document: Json = {"live-restore": True}
+    if link != "/var/lib/docker":
+        document["data-root"] = link
+    with act_host(json.dumps(document), ["web"]) as host:
+        (host.base / link.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(host.base / link.lstrip("/"), ignore_errors=True)
+        (host.base / link.lstrip("/")).symlink_to("/mnt/disk/docker")
+        host.daemon.reload()
+        host.write(CONFIG, json.dumps({**document, "shutdown-timeout": 20}))
+        host.old(CONFIG, -10)
+        engine = observe(host)["engine"]
+        assert engine["options"]["data-root"]["effective"] == "/mnt/disk/docker"
+        assert engine["config_loaded"] is False
+        wanted: Json = {"options": {"data-root": link}} if "data-root" in document else {}
+        made = daemon_plan.plan(observe(host), daemon_policy.read(wanted))
+        assert made["daemon"]["effect"] == "restart"
+        assert not [op for op in made["operations"] if op.get("key") == "data-root"]
+        change = json_set(host, "data-root", link)
+        answer = apply(host, plan(change, effect="restart"))
+        assert answer["transaction"]["outcome"] == "committed", answer.get("msg")
+        assert set(host.pids()) == {"web"}
+
+
+@as_root
+def test_what_the_plan_means_the_daemon_to_read_is_not_of_others() -> None:
+    with act_host() as host:
+        host.write(CONFIG, '{"data-root": "/mnt/new"}')
+        host.old(CONFIG, -10)
+        raw = plan(json_set(host, "log-level", "warn"), effect="restart")
+        raw["daemon"]["why"] = ["data-root", "log-level"]
+        answer = apply(host, raw)
+        assert answer["transaction"]["outcome"] == "committed", answer.get("msg")
 
 
 @as_root

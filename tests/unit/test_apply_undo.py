@@ -271,6 +271,26 @@ def test_an_undo_takes_up_no_data_root_of_others() -> None:
         refused(host, "last", "data-root, in " + CONFIG)
 
 
+def test_an_undo_knows_a_data_root_behind_a_link() -> None:
+    with act_host('{"data-root": "/data/docker"}') as host:
+        (host.base / "data").mkdir()
+        (host.base / "data/docker").symlink_to("/mnt/disk/docker")
+        committed(host, plan(json_set(host, "no-new-privileges", True), effect="restart"))
+        host.write(CONFIG, json.dumps({**host.config(), "debug": True}))
+        host.old(CONFIG, -10)
+        assert look.observe(host, ["engine"])["engine"]["config_loaded"] is False
+        undone(host)
+        assert host.config() == {"data-root": "/data/docker", "debug": True}
+
+
+def test_an_undo_loses_no_data_root_that_vanished() -> None:
+    with act_host('{"data-root": "/data/docker"}') as host:
+        committed(host, plan(json_set(host, "no-new-privileges", True), effect="restart"))
+        host.write(CONFIG, '{"no-new-privileges": true}')
+        host.old(CONFIG, -10)
+        refused(host, "last", "data-root, in " + CONFIG)
+
+
 def test_another_account_for_remapping_hides_containers() -> None:
     with act_host('{"userns-remap": "one", "live-restore": true}', ["web"]) as host:
         answer = apply(host, plan(json_set(host, "userns-remap", "two"), effect="restart"))

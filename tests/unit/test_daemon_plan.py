@@ -917,6 +917,22 @@ def test_files_that_no_control_speaks_of_are_left_alone() -> None:
 
 
 # -- what somebody else left half done ------------------------------------------------------------
+TCP = "tcp://127.0.0.1:2375"
+LINKED: Json = {
+    "data_root": {"path": "/data/docker", "resolved": "/mnt/disk/docker"},
+    "options": {"data-root": "/mnt/disk/docker"},
+}
+
+
+def unread(keys: Json, options: Json | None = None, **engine: typing.Any) -> Json:
+    """Return a host whose daemon shows ``options``, and whose daemon.json is newer than its start."""
+    look = obs.with_file(obs.stock(containers=[obs.container()]), keys, loaded=False)
+    for key, value in {"live-restore": True, **(options or {})}.items():
+        look["engine"]["options"].setdefault(key, obs.option())["effective"] = value
+    look["engine"].update(engine)
+    return look
+
+
 @pytest.mark.parametrize(
     "keys",
     [
@@ -935,23 +951,81 @@ def test_a_restart_never_takes_up_a_foreign_change_that_hides_everything(keys: J
 
 
 @pytest.mark.parametrize(
-    ("keys", "named"),
+    ("keys", "engine", "named"),
     [
-        ({"hosts": ["tcp://127.0.0.1:2375"]}, "hosts in /etc/docker/daemon.json"),
-        ({"iptables": False, "bip": "10.9.0.1/24"}, "bip in /etc/docker/daemon.json, iptables in"),
-        ({"exec-root": "/run/other"}, "exec-root in"),
-        ({"default-network-opts": {"bridge": {"mtu": "9000"}}}, "default-network-opts in"),
+        ({"hosts": [TCP]}, {"unread_hosts": [TCP]}, "hosts in /etc/docker/daemon.json"),
+        ({"log-driver": "none"}, {"options": {"log-driver": "journald"}}, "log-driver in"),
+        ({"userns-remap": "theirs"}, {"options": {"userns-remap": False}}, "userns-remap in"),
+        ({"graph": "/srv"}, {"options": {"data-root": "/var/lib/docker"}}, "data-root in"),
+        ({}, {"options": {"data-root": "/srv"}}, "data-root, which is gone from"),
     ],
 )
-def test_a_restart_takes_up_nothing_of_others(keys: Json, named: str) -> None:
-    look = obs.with_file(obs.stock(containers=[obs.container()]), keys, loaded=False)
-    look["engine"]["options"]["live-restore"] = obs.option(effective=True)
-    plan = planned(look)
-    assert (plan["daemon"]["effect"], sets(plan)) == ("none", {})
+def test_a_restart_takes_up_nothing_of_others(keys: Json, engine: Json, named: str) -> None:
+    look = unread(keys, **engine)
+    plan = planned(look, log_opts="unmanaged")
+    assert plan["daemon"]["effect"] == "none"
     row = rows(plan)["default-ulimits"]
     assert (row["state"], row["affected"]) == ("blocked", ["web"])
     assert named in row["reason"]
     assert "restart it yourself when that is meant, or take the change back" in row["reason"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "engine"),
+    [
+        ({"bip": "10.9.0.1/24", "exec-root": "/run/d", "storage-opts": ["dm.fs=xfs"]}, {}),
+        ({"hosts": ["fd://"], "runtimes": {"kata": {"path": "/kata"}}}, {}),
+        ({"hosts": [TCP]}, {"unread_hosts": None}),
+        ({"userns-remap": "theirs"}, {"options": {"userns-remap": True}}),
+        ({"icc": False, "ip": "10.0.0.1"}, {"options": {"icc": True, "ip": "0.0.0.0"}}),
+        ({"selinux-enabled": True}, {"options": {"selinux-enabled": False}}),
+        ({"containerd-namespace": "prod"}, {}),
+        ({"data-root": "/data/docker"}, LINKED),
+        ({"graph": "/data/docker"}, LINKED),
+        ({}, {**LINKED, "data_root": {"path": "/var/lib/docker", "resolved": "/mnt/disk/docker"}}),
+    ],
+)
+def test_what_the_daemon_may_have_in_effect_is_of_nobody(keys: Json, engine: Json) -> None:
+    plan = planned(unread(keys, **engine), icc="unmanaged")
+    assert rows(plan)["default-ulimits"]["state"] == "change"
+    assert (plan["daemon"]["effect"], plan["daemon"]["live_restore_first"]) == ("restart", False)
+
+
+def test_a_bridge_that_nothing_uses_shows_what_was_told() -> None:
+    look = unread({"ip": "0.0.0.0"}, options={"ip": "127.0.0.1"})
+    look["containers"][0]["state"] = "exited"
+    assert "ip in" in rows(planned(look))["default-ulimits"]["reason"]
+
+
+@pytest.mark.parametrize("restart", ["never", "when_needed"])
+@pytest.mark.parametrize(
+    "keys", [{"data-root": "/data/docker"}, {"containerd-namespace": "prod"}], ids=str
+)
+def test_a_hiding_key_of_ours_stays_where_it_is(keys: Json, restart: str) -> None:
+    key = next(iter(keys))
+    look = unread(keys, **LINKED)
+    item = {"kind": "json_key", "path": CONFIG, "key": key, "intact": True}
+    look["bulkhead"]["owned"] = {"docker_daemon": [item]}
+    if key != "data-root":
+        look["engine"]["data_root"] = obs.stock()["engine"]["data_root"]
+        del look["engine"]["options"]["data-root"]
+    plan = planned(look, options=keys, restart=restart)
+    assert not operations(plan, "json_remove")
+    assert rows(plan)[key]["state"] != "blocked"
+    # Nor is it moved by name.
+    for other in ("/data/docker2", "/mnt/disk"):
+        moved = planned(look, options={"data-root": other}, restart=restart)
+        assert rows(moved)["data-root"]["state"] == "blocked"
+        assert "data-root" not in sets(moved)
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+@pytest.mark.parametrize("wanted", ["/data/docker", "/mnt/disk/docker"])
+def test_a_linked_data_root_is_the_one_that_is_wanted(wanted: str, loaded: bool) -> None:
+    look = unread({"data-root": "/data/docker"}, **LINKED)
+    look["engine"]["config_loaded"] = loaded
+    plan = planned(look, options={"data-root": wanted})
+    assert rows(plan)["data-root"]["state"] == ("ok" if wanted == "/data/docker" else "change")
 
 
 @pytest.mark.parametrize(
@@ -976,34 +1050,8 @@ def test_a_restart_takes_up_no_flag_of_others(where: str | None, named: str) -> 
     assert planned(look, icc=False, take_over_flags=["icc"])["daemon"]["effect"] == "restart"
 
 
-def test_what_a_restart_may_take_up() -> None:
-    """What a reload applies too, what the daemon has already, what is wanted, and what is ours."""
-    keys: Json = {
-        "shutdown-timeout": 20,
-        "log-driver": "json-file",
-        "log-opts": {"max-size": "10m", "max-file": "5"},
-        "default-ulimits": {"core": {"Name": "core", "Hard": 0, "Soft": 0}},
-    }
-    look = obs.with_file(obs.stock(containers=[obs.container()]), keys, loaded=False)
-    look["engine"]["options"]["log-driver"]["effective"] = "json-file"
-    look["engine"]["options"]["live-restore"] = obs.option(effective=True)
-    named = rows(planned(look))["default-ulimits"]["reason"]
-    assert "default-ulimits in /etc/docker/daemon.json; restart" in named
-    ulimit = {"kind": "json_key", "path": CONFIG, "key": "default-ulimits", "member": "core"}
-    look["bulkhead"]["owned"] = {"docker_other": [{**ulimit, "intact": True}]}
-    assert planned(look)["daemon"]["effect"] == "restart"
-    # Whether it is the account of before, the daemon does not tell.
-    look = obs.with_file(look, {"userns-remap": "theirs"}, loaded=False)
-    look["engine"]["options"]["userns-remap"]["effective"] = True
-    assert "userns-remap in" in rows(planned(look))["default-ulimits"]["reason"]
-
-
-def test_a_data_root_that_vanished_from_the_file_is_not_lost() -> None:
-    look = obs.with_file(obs.stock(containers=[obs.container()]), {}, loaded=False)
-    look["engine"]["options"]["data-root"] = obs.option(effective="/srv/docker")
-    plan = planned(look)
-    assert plan["daemon"]["effect"] != "restart"
-    assert "data-root, which is gone from" in rows(plan)["default-ulimits"]["reason"]
+def test_a_data_root_that_a_flag_names_is_not_gone() -> None:
+    look = unread({}, options={"data-root": "/srv/docker"})
     look["engine"]["options"]["data-root"].update(source="flag", configured="/srv/docker")
     assert planned(look)["daemon"]["effect"] == "restart"
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import socket
 import stat
 import time
@@ -475,6 +476,68 @@ def test_a_flag_that_is_gone_from_its_unit(host: FakeHost) -> None:
     )
     found = observe(host, "engine")["engine"]["unread_flags"]
     assert found == [{"key": "iptables", "where": None}]
+
+
+@pytest.mark.parametrize(
+    ("flags", "config", "path"),
+    [
+        ([], "{}", "/var/lib/docker"),
+        ([], '{"data-root": "/data/docker"}', "/data/docker"),
+        ([], '{"graph": "/data/docker"}', "/data/docker"),
+        (["--graph", "/data/docker"], "{}", "/data/docker"),
+    ],
+)
+def test_a_data_root_behind_a_link(
+    host: FakeHost, flags: list[str], config: str, path: str
+) -> None:
+    host.process(DAEMON_PID, ["/usr/sbin/dockerd", *flags])
+    host.write("/etc/docker/daemon.json", config)
+    link = host.base / path.lstrip("/")
+    link.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(link, ignore_errors=True)
+    link.symlink_to("/mnt/disk/docker")
+    engine = observe(host, "engine")["engine"]
+    assert engine["data_root"] == {"path": path, "resolved": "/mnt/disk/docker"}
+
+
+@pytest.mark.parametrize(
+    ("address", "there"),
+    [
+        ("tcp://10.0.0.1:2375", True),
+        ("10.0.0.1:2375", True),
+        ("tcp://0.0.0.0:2375", False),
+        ("tcp://10.0.0.1:2376", False),
+        ("tcp://10.0.0.1", True),
+        ("tcp://build.example:2375", True),
+        ("tcp://:2399", True),
+        ("tcp://[::]:2399", True),
+        ("tcp://me:secret@127.0.0.1:2399", False),
+        ("unix:///run/docker.sock", True),
+        ("unix://", True),
+        ("unix:///run/other.sock", False),
+        ("fd://", True),
+    ],
+)
+def test_addresses_that_the_next_start_would_bring(
+    host: FakeHost, address: str, there: bool
+) -> None:
+    host.process(DAEMON_PID, ["/usr/sbin/dockerd"])
+    host.write("/etc/docker/daemon.json", json.dumps({"hosts": [address]}))
+    host.old("/etc/docker/daemon.json", -10)
+    row = "0: %s 00000000:0000 0A 0:0 0:0 0 0 0 %d\n"
+    host.write(
+        "/proc/%d/net/tcp" % DAEMON_PID,
+        "head\n" + row % ("0100000A:0947", 5) + row % ("00000000:095F", 6),
+    )
+    unix = "0000000000000000: 00000002 00000000 00010000 0001 01 7 /var/run/docker.sock\n"
+    host.write("/proc/%d/net/unix" % DAEMON_PID, "head\n" + unix)
+    for inode in (5, 6, 7):
+        (host.base / "proc" / str(DAEMON_PID) / "fd" / str(inode)).symlink_to("socket:[%d]" % inode)
+    found = observe(host, "engine")["engine"]
+    shown = address.replace("me:secret@", "")
+    assert (found["config_loaded"], found["unread_hosts"]) == (False, [] if there else [shown])
+    shutil.rmtree(host.base / "proc" / str(DAEMON_PID) / "fd")
+    assert observe(host, "engine")["engine"]["unread_hosts"] is None
 
 
 # -- hosts whose daemon does not run -------------------------------------------------------------
