@@ -388,7 +388,7 @@ def test_a_module_comes_from_a_file() -> None:
         ({"enabled": "si"}, "docker_selinux_enabled is 'si'"),
         ({"booleans": ["x"]}, "give a mapping"),
         ({"booleans": {"a b": True}}, "the name of a boolean"),
-        ({"booleans": {"container_use_nfs": 1}}, "give true or false"),
+        ({"booleans": {"container_use_nfs": 2}}, "give true or false"),
         ({"modules": {"Shop": {}}}, "a name has lower-case letters"),
         ({"modules": {"shop": {"reads": []}}}, r"docker_selinux_modules\[shop\].reads"),
         ({"modules": {"shop": {"read": "etc_t"}}}, "give a list"),
