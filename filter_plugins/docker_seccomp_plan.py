@@ -28,10 +28,10 @@ def docker_seccomp_plan(
     :returns: a plan, schema ``bulkhead.plan/1`` (docs/schemas/plan.schema.json).
     :raises AnsibleFilterError: naming the variable or file, its value and the fix.
     """
-    read("docker_seccomp", lambda: seccomp_plan.read(profiles))
+    checked = read("docker_seccomp", lambda: seccomp_plan.read(profiles))
     return planned(
         lambda: seccomp_plan.plan(
-            observation, profiles, daemon_plan, daemon_restart, daemon_stops_containers
+            observation, checked, daemon_plan, daemon_restart, daemon_stops_containers
         )
     )
 

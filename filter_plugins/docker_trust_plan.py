@@ -20,8 +20,8 @@ def docker_trust_plan(observation: Json, variables: Json, program: str) -> Json:
     :returns: a plan, schema ``bulkhead.plan/1`` (docs/schemas/plan.schema.json).
     :raises AnsibleFilterError: naming the variable or file, its value and the fix.
     """
-    read("docker_trust", lambda: trust_plan.read(variables))
-    return planned(lambda: trust_plan.plan(observation, variables, program))
+    checked = read("docker_trust", lambda: trust_plan.read(variables))
+    return planned(lambda: trust_plan.plan(observation, checked, program))
 
 
 class FilterModule:

@@ -21,7 +21,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.host import Hos
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import (
     Mapping,
     UnreadableError,
-    os_reason,
+    reason_of,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_options import (
     COMMANDS,
@@ -84,8 +84,7 @@ def _service(host: Host, unit: Mapping | None) -> Service:
             and any(name == "ExecStart" for name, _ in assignments(host.read_text(path), "Service"))
         ]
     except (OSError, UnreadableError) as exc:
-        reason = os_reason(exc) if isinstance(exc, OSError) else str(exc)
-        raise HostError("docker_daemon_take_over_flags: %s" % reason) from exc
+        raise HostError("docker_daemon_take_over_flags: %s" % reason_of(exc)) from exc
     if later:
         raise HostError(
             "docker_daemon_take_over_flags: %s is read after our drop-in and sets ExecStart= itself; "

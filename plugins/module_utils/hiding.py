@@ -12,6 +12,7 @@ import posixpath
 import typing
 
 from ansible_collections.bulkhead.hardening.plugins.module_utils.daemon_options import release
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import run_path
 
 Json = dict[str, typing.Any]
 
@@ -118,6 +119,5 @@ def same(name: str, one: typing.Any, other: typing.Any) -> bool:
 def _plain(name: str, value: typing.Any) -> typing.Any:
     value = _DEFAULTS.get(name) if value is None else value
     if name in ("data-root", "exec-root") and isinstance(value, str):
-        path = posixpath.normpath(value)
-        return path[len("/var") :] if path.startswith("/var/run/") else path
+        return run_path(posixpath.normpath(value))
     return "" if name == "userns-remap" and value in (False, "host") else value

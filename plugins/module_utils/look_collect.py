@@ -27,6 +27,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
     UnreadableError,
     mapping,
     os_reason,
+    reason_of,
     sequence,
     text,
     texts,
@@ -71,7 +72,7 @@ def engine(look: Pass) -> Mapping:
     section["unread_hosts"] = [] if loaded is not False else _unread_hosts(look, daemon)
     root = daemon.data_root
     section["data_root"] = {"path": root, "resolved": look.host.resolve(root)}
-    section["swarm_node"] = look_swarm.is_node(look.host, info, daemon.data_root)
+    section["swarm_node"] = look_swarm.is_node(look.host, info, root)
     if section["version"] is None:
         section["version"] = look_engine.binary_version(look.host, daemon.binary, look.timeout)
         if daemon.binary and section["version"] is None:
@@ -87,12 +88,18 @@ def _unread_hosts(look: Pass, daemon: Daemon) -> list[str] | None:
     if not isinstance(hosts, list) or daemon.pid is None:
         return []
     try:
-        rows = Listening(look.host, daemon.pid).of([daemon.pid])
+        rows = _sockets(look, daemon.pid).of([daemon.pid])
     except OSError as exc:
         look.notes.add("engine", "unread_hosts", os_reason(exc))
         return None
     found = [look_effective.address(url, "file") for url in texts(hosts)]
     return [row["address"] for row in found if not look_effective.listened(row, rows)]
+
+
+def _sockets(look: Pass, pid: int) -> Listening:
+    """Return the sockets of the daemon's network namespace, read once."""
+    found: Listening = look.once("daemon_sockets", lambda: Listening(look.host, pid))
+    return found
 
 
 def _info_and_bridge(look: Pass) -> tuple[Mapping, Mapping]:
@@ -126,8 +133,7 @@ def _engine_details(look: Pass, section: Mapping, version: Mapping, info: Mappin
     try:
         sockets = look.once("listeners", lambda: _listen(look, found))
     except (OSError, UnreadableError) as exc:
-        reason = os_reason(exc) if isinstance(exc, OSError) else str(exc)
-        look.notes.add("engine", "api_addresses", reason)
+        look.notes.add("engine", "api_addresses", reason_of(exc))
     if sockets is not None or found["hosts"]["value"] is not None:
         addresses = look_effective.api_addresses(daemon, socket_unit, sockets)
     owner = daemon.places
@@ -178,7 +184,7 @@ def _listen(look: Pass, found: Mapping | None) -> list[Mapping]:
     addresses = look_effective.api_addresses(
         daemon, look_access.socket_unit(look.known_units()), None
     )
-    table = Listening(look.host, daemon.pid)
+    table = _sockets(look, daemon.pid)
     served = _served(look) if found["hosts"]["value"] is None else None
     rows = []
     for name, pid in (("dockerd", daemon.pid), ("containerd", look.containerd()["pid"])):
@@ -349,8 +355,7 @@ def _add_processes(look: Pass, rows: list[Mapping]) -> None:
 
 def _unread(row: Mapping, item: str, exc: Exception) -> None:
     """Note in the row of a container that a part of it could not be read."""
-    reason = os_reason(exc) if isinstance(exc, OSError) else str(exc)
-    row["unread"].append({"item": item, "reason": reason})
+    row["unread"].append({"item": item, "reason": reason_of(exc)})
 
 
 # -- images ------------------------------------------------------------------------------------------

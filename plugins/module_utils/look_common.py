@@ -53,6 +53,16 @@ def os_reason(exc: OSError) -> str:
     return exc.strerror or type(exc).__name__
 
 
+def reason_of(exc: Exception) -> str:
+    """Return why something could not be read: the system's words, or those of our own error."""
+    return os_reason(exc) if isinstance(exc, OSError) else str(exc)
+
+
+def run_path(path: str) -> str:
+    """Return a path below /run for one below /var/run, which is a link to it."""
+    return re.sub(r"\A/var/run/", "/run/", path)
+
+
 def placed_file(host: Host, path: str) -> Mapping:
     """Return path, version and SHA-256 of a file that a plan may place, whose text is no secret."""
     try:

@@ -28,6 +28,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
     Mapping,
     UnreadableError,
     os_reason,
+    run_path,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_config import ConfigFile
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_options import (
@@ -179,7 +180,7 @@ class Daemon:
                 self.reason += "; docker.socket would start it"
 
     def _find_rootless(self, process: int | None) -> None:
-        self.pid, self.socket = process, re.sub(r"\A/var/run/", "/run/", self.places.socket)
+        self.pid, self.socket = process, run_path(self.places.socket)
         # The directory is the user's: a link in it could lead to another daemon.
         self.callable = self._real_socket(self.socket) == self.socket
         self.state = "running" if self.callable else "broken"
@@ -341,7 +342,7 @@ class Daemon:
                     return str(paths[0])
             elif scheme in ("unix", "") and (path.startswith("/") or not path):
                 path = path or self.places.socket
-                short = re.sub(r"\A/var/run/", "/run/", path)
+                short = run_path(path)
                 return short if self._host.lstat(short) else path
         return None
 

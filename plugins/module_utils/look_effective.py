@@ -20,6 +20,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
     address_class,
     integer,
     mapping,
+    run_path,
     sequence,
     text,
     texts,
@@ -267,8 +268,7 @@ def listened(row: Mapping, listeners: typing.Sequence[Mapping]) -> bool:
     :param row: what :func:`address` returns. ``listeners``: the daemon's sockets.
     """
     if row["scheme"] == "unix":
-        path = re.sub(r"\A/var/run/", "/run/", row["path"])
-        return path in [re.sub(r"\A/var/run/", "/run/", item["path"] or "") for item in listeners]
+        return _is_among(row, listeners)
     if row["scheme"] != "tcp":
         return True
     ports = [row["port"]] if row["port"] else [2375, 2376]
@@ -283,6 +283,11 @@ def listened(row: Mapping, listeners: typing.Sequence[Mapping]) -> bool:
         return bool(found)
     everywhere = {"0.0.0.0", "::"}
     return wanted in found or (wanted in everywhere and bool(everywhere & {*found}))
+
+
+def _is_among(row: Mapping, others: typing.Sequence[Mapping]) -> bool:
+    """Tell whether one of several sockets is the unix socket of a row."""
+    return run_path(row["path"]) in [run_path(item["path"] or "") for item in others]
 
 
 class Served(typing.NamedTuple):
@@ -306,11 +311,9 @@ def purpose(
     if row["process"] == "containerd":
         return "containerd"
     if row["protocol"] == "unix":
-        path = re.sub(r"\A/var/run/", "/run/", row["path"])
-        paths = [re.sub(r"\A/var/run/", "/run/", item["path"] or "") for item in addresses]
-        if path in paths:
+        if _is_among(row, addresses):
             return "api"
-        return "plugin" if "/plugins/" in path else "other"
+        return "plugin" if "/plugins/" in row["path"] else "other"
     if row["protocol"].startswith("tcp") and row["port"] in _ports(addresses):
         return "api"
     metrics = _host_and_port(text(found["metrics_addr"]["configured"]))[1]

@@ -23,6 +23,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common imp
     Notes,
     UnreadableError,
     os_reason,
+    run_path,
 )
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_daemon import Daemon
 from ansible_collections.bulkhead.hardening.plugins.module_utils.look_host import table
@@ -250,8 +251,7 @@ def api_sockets(daemon: Daemon, units: dict[str, Mapping]) -> list[str]:
             paths.append(str(address)[len("unix://") :])
     if daemon.socket:
         paths.append(daemon.socket)
-    short = [re.sub(r"\A/var/run/", "/run/", path) for path in paths]
-    return sorted(set(short))
+    return sorted(set(map(run_path, paths)))
 
 
 def containerd_socket(host: Host, daemon: Daemon) -> str:

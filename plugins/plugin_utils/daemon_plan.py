@@ -24,6 +24,7 @@ from ansible_collections.bulkhead.hardening.plugins.module_utils.ledger import (
     value_digest,
     verifier,
 )
+from ansible_collections.bulkhead.hardening.plugins.module_utils.look_common import run_path
 from ansible_collections.bulkhead.hardening.plugins.module_utils.transaction_plan import (
     SLICE,
     SLICE_GROUP,
@@ -443,17 +444,22 @@ class _Planner:
         ):
             return
         entry = self._in_file(key)
-        hidden = entry is not None and entry.get("redacted")
-        wrote = self._wrote(key, None, wanted) if hidden else None
-        if hidden and wrote is None:
+        redacted = entry is not None and entry.get("redacted")
+        wrote = self._wrote(key, None, wanted) if redacted else None
+        if redacted and wrote is None:
             self._row(name, setting, "blocked", **common, reason="the host's value may hold credentials "
                       "and is not shown, so it cannot be compared")  # fmt: skip
             return
         if wrote:
-            unread = self.running and not self.engine["config_loaded"]
-            self._row(name, setting, self._take_up(key) if unread else "ok", **common)
+            state = self._take_up(key) if self._file_waits() else "ok"
+            self._row(name, setting, state, **common)
             return
-        if entry is not None and not hidden and "value" in entry and _same(entry["value"], wanted):
+        if (
+            entry is not None
+            and not redacted
+            and "value" in entry
+            and _same(entry["value"], wanted)
+        ):
             self._settled(name, setting, key, option, common)
             return
         if entry is None and self._is_default(key, wanted, option):
@@ -475,6 +481,10 @@ class _Planner:
         self._row(name, setting, "change", **common, reason=reason, affected=affected)
         why = f"CIS {control}" if control else variable(name)
         self._set_key(key, wanted, why)
+
+    def _file_waits(self) -> bool:
+        """Tell whether the daemon runs and has not read daemon.json as it is now."""
+        return self.running and not self.engine["config_loaded"]
 
     def _wrote(self, key: str, member: str | None, wanted: object) -> bool | None:
         """Tell whether Bulkhead wrote this value to the file; None when what is there is not ours."""
@@ -630,7 +640,7 @@ class _Planner:
                 return "held_back"
             same = wrote
         if same:
-            if self.running and not self.engine["config_loaded"]:
+            if self._file_waits():
                 return self._take_up(key, member)
             return "ok" if self.running else "pending"
         if entry is not None and not owned and not explicit and self.profile == "compatible":
@@ -781,10 +791,8 @@ class _Planner:
 
     def _places(self, address: str) -> set[str]:
         """Return the paths at which local clients reach an address."""
-        paths = (
-            item.partition("://")[2] or item for item in self._behind(address) if is_local(item)
-        )
-        return {path.replace("/var/run/", "/run/", 1) for path in paths}
+        local = filter(is_local, self._behind(address))
+        return {run_path(item.partition("://")[2] or item) for item in local}
 
     def _leaves_listeners(self, wanted: typing.Sequence[str]) -> bool:
         """Add a row and return True when an address would be given up that local clients use."""
@@ -1058,7 +1066,7 @@ class _Planner:
         if stays is not None:
             return not stays
         ours = (self.owned.get((key, member or None)) or {}).get("intact")
-        if self.running and not self.engine["config_loaded"] and written and not ours:
+        if self._file_waits() and written and not ours:
             return True  # of a key that it does not show, and has not read, it has another value
         return not hiding.same(name, value, written)
 

@@ -72,7 +72,7 @@ def path_of(name: str) -> str:
 
 def plan(
     observation: Json,
-    raw: object,
+    specs: dict[str, profiles.Spec],
     daemon_plan: Json | None = None,
     daemon_restart: object = "when_needed",
     daemon_stops_containers: object = False,
@@ -80,14 +80,13 @@ def plan(
     """Plan what ``docker_seccomp`` changes on one host.
 
     :param observation: a document of schema ``bulkhead.observation/1``.
-    :param raw: ``docker_seccomp_profiles``.
+    :param specs: what :func:`read` returns.
     :param daemon_plan: what ``docker_daemon`` plans in the same transaction, if it does.
     :param daemon_restart: the variable ``docker_daemon_restart``.
     :param daemon_stops_containers: the variable ``docker_daemon_restart_stops_containers``.
     :returns: a plan of schema ``bulkhead.plan/1``.
-    :raises PolicyError: a profile cannot be right, or the look lacks what is needed.
+    :raises PolicyError: a variable of ``docker_daemon`` is wrong, or the look lacks what is needed.
     """
-    specs = read(raw)
     plans.check_look(observation, "os", "engine", "daemon_config", "seccomp_profiles")
     before = daemon_plan or plans.empty()
     restart = Restart(observation, before, daemon_restart, daemon_stops_containers)

@@ -341,16 +341,15 @@ def content_trust_files(server: str, sudo: bool) -> dict[str, tuple[str, str]]:
 
 
 # -- the plan --------------------------------------------------------------------------------------
-def plan(observation: Json, raw: object, program: str) -> Json:
+def plan(observation: Json, policy: Policy, program: str) -> Json:
     """Plan what ``docker_trust`` changes on one host.
 
     :param observation: a document of schema ``bulkhead.observation/1``.
-    :param raw: the public variables without their prefix.
+    :param policy: what :func:`read` returns.
     :param program: the text of bulkhead-pull.
     :returns: a plan of schema ``bulkhead.plan/1``.
-    :raises PolicyError: the policy cannot be right, or the look lacks what is needed.
+    :raises PolicyError: the look lacks what is needed.
     """
-    policy = read(raw)
     plans.check_look(observation, "engine", "trust", "client")
     return _Planner(observation, policy, program).run()
 

@@ -26,8 +26,12 @@ PATH = "/etc/docker/seccomp/web.json"
 RECORDED = pathlib.Path(__file__).parents[1] / "fixtures" / "observations"
 
 
+def planned(look: Json, raw: object, *more: typing.Any) -> Json:
+    return seccomp_plan.plan(look, seccomp_plan.read(raw), *more)
+
+
 def content(policy: Json = WEB, look: Json | None = None) -> str:
-    operations = seccomp_plan.plan(look or obs.stock(), policy)["operations"]
+    operations = planned(look or obs.stock(), policy)["operations"]
     return str(operations[0]["content"])
 
 
@@ -58,13 +62,13 @@ def made_with(name: str | None, digest: str = "older") -> Json:
 
 # -- placing ---------------------------------------------------------------------------------------
 def test_without_profiles_nothing_is_planned() -> None:
-    plan = seccomp_plan.plan(obs.stock(), {})
+    plan = planned(obs.stock(), {})
     assert plans.is_empty(plan)
     assert plan["settings"] == []
 
 
 def test_a_profile_is_placed_for_the_engine_of_the_host() -> None:
-    plan = seccomp_plan.plan(obs.stock(), WEB)
+    plan = planned(obs.stock(), WEB)
     (operation,) = plan["operations"]
     assert (operation["op"], operation["path"], operation["mode"]) == ("file_present", PATH, "0644")
     profile = json.loads(operation["content"])
@@ -84,19 +88,19 @@ def test_a_file_lists_names_on_one_line() -> None:
 
 
 def test_one_in_place_is_ok() -> None:
-    plan = seccomp_plan.plan(placed(), WEB)
+    plan = planned(placed(), WEB)
     assert plans.is_empty(plan)
     assert row(plan)["state"] == "ok"
 
 
 def test_one_that_somebody_changed_is_put_right() -> None:
-    plan = seccomp_plan.plan(placed(intact=False), WEB)
+    plan = planned(placed(intact=False), WEB)
     assert [op["observed"] for op in plan["operations"]] == ["v1"]
 
 
 def test_a_file_of_somebody_else_is_left() -> None:
     look = obs.stock(seccomp_profiles=[{"path": PATH, "sha256": None, "version": "v1"}])
-    plan = seccomp_plan.plan(look, WEB)
+    plan = planned(look, WEB)
     assert plans.is_empty(plan)
     assert row(plan)["state"] == "blocked"
     assert "somebody else's file" in row(plan)["reason"]
@@ -104,7 +108,7 @@ def test_a_file_of_somebody_else_is_left() -> None:
 
 def test_containers_that_keep_an_older_text_are_named() -> None:
     look = placed(containers=[made_with("web"), made_with("other")])
-    plan = seccomp_plan.plan(look, WEB)
+    plan = planned(look, WEB)
     assert plans.is_empty(plan)
     assert (row(plan)["state"], row(plan)["affected"]) == ("pending", ["shop"])
 
@@ -119,7 +123,7 @@ def test_containers_that_keep_an_older_text_are_named() -> None:
 def test_where_a_profile_has_no_meaning(change: Json, says: str) -> None:
     look = obs.stock()
     look["engine"].update(change)
-    plan = seccomp_plan.plan(look, WEB)
+    plan = planned(look, WEB)
     assert plans.is_empty(plan)
     assert row(plan)["state"] == "not_applicable"
     assert says in row(plan)["reason"]
@@ -128,30 +132,30 @@ def test_where_a_profile_has_no_meaning(change: Json, says: str) -> None:
 def test_a_kernel_without_seccomp() -> None:
     look = obs.stock()
     look["engine"]["info"]["seccomp"] = False
-    assert row(seccomp_plan.plan(look, WEB))["state"] == "not_applicable"
+    assert row(planned(look, WEB))["state"] == "not_applicable"
 
 
 def test_a_machine_whose_calls_are_not_known() -> None:
     look = obs.stock()
     look["os"]["architecture"] = "ppc64le"
-    assert "ppc64le" in row(seccomp_plan.plan(look, WEB))["reason"]
+    assert "ppc64le" in row(planned(look, WEB))["reason"]
 
 
 def test_an_engine_whose_profile_is_not_known_is_refused_with_the_way_out() -> None:
     look = obs.stock()
     look["engine"]["version"] = "29.4.3"
-    plan = seccomp_plan.plan(look, WEB)
+    plan = planned(look, WEB)
     assert plans.is_empty(plan)
     assert row(plan)["state"] == "blocked"
     assert "give a profile of your own as base" in row(plan)["reason"]
     own = seccomp_compose.seccomp_compose({}, "26.1.5")
-    assert seccomp_plan.plan(look, {"web": {"base": own}})["operations"]
+    assert planned(look, {"web": {"base": own}})["operations"]
 
 
 def test_another_error_needs_an_engine_that_honours_it() -> None:
     look = obs.stock()
     look["engine"]["version"] = "20.10.24+dfsg1"
-    plan = seccomp_plan.plan(look, {"web": {"errno": "ENOSYS"}})
+    plan = planned(look, {"web": {"errno": "ENOSYS"}})
     assert plans.is_empty(plan)
     assert "answers error 1" in row(plan)["reason"]
 
@@ -161,44 +165,44 @@ def test_warnings_about_a_profile_are_told() -> None:
     own["syscalls"].append(
         {"names": ["read", "write", "openat", "close"], "action": "SCMP_ACT_ALLOW"}
     )
-    reason = row(seccomp_plan.plan(obs.stock(), {"web": {"base": own}}))["reason"]
+    reason = row(planned(obs.stock(), {"web": {"base": own}}))["reason"]
     assert "more than once" in reason
     assert "and 1 more warnings" in reason
 
 
 # -- for every container ---------------------------------------------------------------------------
 def test_the_daemon_restarts_to_take_up_a_changed_profile() -> None:
-    plan = seccomp_plan.plan(daemon_wide(placed(intact=False)), WEB)
+    plan = planned(daemon_wide(placed(intact=False)), WEB)
     assert plan["daemon"]["effect"] == "restart"
     assert plan["daemon"]["why"] == ["seccomp-profile"]
 
 
 def test_a_restart_that_would_end_containers_is_not_planned() -> None:
     look = daemon_wide(placed(intact=False, containers=[obs.container()]))
-    plan = seccomp_plan.plan(look, WEB)
+    plan = planned(look, WEB)
     assert plans.is_empty(plan)
     assert (row(plan)["state"], row(plan)["affected"]) == ("blocked", ["web"])
     look["engine"]["options"]["live-restore"] = obs.option(True, True)
-    assert seccomp_plan.plan(look, WEB)["daemon"]["effect"] == "restart"
+    assert planned(look, WEB)["daemon"]["effect"] == "restart"
 
 
 def test_a_restart_that_would_take_up_more_is_not_planned() -> None:
     look = daemon_wide(placed(intact=False))
     look["engine"]["config_loaded"] = False
-    plan = seccomp_plan.plan(look, WEB)
+    plan = planned(look, WEB)
     assert plans.is_empty(plan)
     assert "somebody changed in daemon.json" in row(plan)["reason"]
     look["engine"].update(
         config_loaded=True,
         unread_flags=[{"key": "hosts", "where": "/etc/default/docker"}],
     )
-    plan = seccomp_plan.plan(look, WEB)
+    plan = planned(look, WEB)
     assert plans.is_empty(plan)
     assert "hosts in /etc/default/docker" in row(plan)["reason"]
 
 
 def test_a_restart_that_the_policy_forbids_is_not_planned() -> None:
-    plan = seccomp_plan.plan(daemon_wide(placed(intact=False)), WEB, None, "never")
+    plan = planned(daemon_wide(placed(intact=False)), WEB, None, "never")
     assert plans.is_empty(plan)
     assert row(plan)["state"] == "blocked"
     assert row(plan)["reason"].endswith("docker_daemon_restart is never")
@@ -207,8 +211,8 @@ def test_a_restart_that_the_policy_forbids_is_not_planned() -> None:
 def test_a_restart_that_ends_containers_may_be_accepted() -> None:
     look = daemon_wide(placed(intact=False, containers=[obs.container()]))
     look["engine"]["info"]["swarm"] = "active"
-    assert "docker_daemon_restart_stops_containers" in row(seccomp_plan.plan(look, WEB))["reason"]
-    plan = seccomp_plan.plan(look, WEB, None, "when_needed", "true")
+    assert "docker_daemon_restart_stops_containers" in row(planned(look, WEB))["reason"]
+    plan = planned(look, WEB, None, "when_needed", "true")
     assert row(plan)["state"] == "change"
     assert (plan["daemon"]["effect"], plan["daemon"]["allow_container_restart"]) == (
         "restart",
@@ -228,28 +232,28 @@ def test_a_variable_of_the_daemons_that_is_wrong_is_refused(
     restart: object, stops: object, says: str
 ) -> None:
     with pytest.raises(PolicyError, match=says):
-        seccomp_plan.plan(obs.stock(), {}, None, restart, stops)
+        planned(obs.stock(), {}, None, restart, stops)
 
 
 # -- removing --------------------------------------------------------------------------------------
 def test_one_that_is_no_longer_wanted_goes() -> None:
-    plan = seccomp_plan.plan(placed(containers=[made_with(None)]), {})
+    plan = planned(placed(containers=[made_with(None)]), {})
     assert [(op["op"], op["observed"]) for op in plan["operations"]] == [("file_absent", "v1")]
 
 
 def test_one_that_somebody_changed_is_left_to_them() -> None:
-    plan = seccomp_plan.plan(placed(intact=False), {})
+    plan = planned(placed(intact=False), {})
     assert [(op["op"], op["kind"]) for op in plan["operations"]] == [("disown", "file")]
 
 
 def test_one_that_a_container_was_created_with_stays() -> None:
-    plan = seccomp_plan.plan(placed(containers=[made_with("web")]), {})
+    plan = planned(placed(containers=[made_with("web")]), {})
     assert plans.is_empty(plan)
     assert (row(plan)["state"], row(plan)["affected"]) == ("blocked", ["shop"])
 
 
 def test_one_that_the_daemon_uses_stays() -> None:
-    plan = seccomp_plan.plan(daemon_wide(placed()), {})
+    plan = planned(daemon_wide(placed()), {})
     assert plans.is_empty(plan)
     assert "the daemon uses it for every container" in row(plan)["reason"]
 
@@ -258,23 +262,23 @@ def test_one_that_the_daemon_stops_using_in_the_same_transaction_goes_with_it() 
     daemon = plans.empty()
     daemon["operations"] = [{"op": "json_remove", "key": "seccomp-profile"}]
     daemon["daemon"]["effect"] = "restart"
-    plan = seccomp_plan.plan(daemon_wide(placed()), {}, daemon)
+    plan = planned(daemon_wide(placed()), {}, daemon)
     assert [op["op"] for op in plan["operations"]] == ["file_absent"]
     daemon["daemon"]["effect"] = "none"
-    assert plans.is_empty(seccomp_plan.plan(daemon_wide(placed()), {}, daemon))
+    assert plans.is_empty(planned(daemon_wide(placed()), {}, daemon))
 
 
 def test_one_that_the_daemon_begins_to_use_in_the_same_transaction_stays() -> None:
     daemon = plans.empty()
     daemon["operations"] = [{"op": "json_set", "key": "seccomp-profile", "value": PATH}]
     daemon["daemon"]["effect"] = "restart"
-    assert plans.is_empty(seccomp_plan.plan(placed(), {}, daemon))
+    assert plans.is_empty(planned(placed(), {}, daemon))
 
 
 def test_while_containers_cannot_be_seen_nothing_goes() -> None:
     look = placed()
     look["engine"]["state"], look["containers"] = "stopped", None
-    plan = seccomp_plan.plan(look, {})
+    plan = planned(look, {})
     assert plans.is_empty(plan)
     assert "cannot be seen: Docker is stopped" in row(plan)["reason"]
 
@@ -290,7 +294,7 @@ def test_a_wrong_policy_is_refused_before_anything_else(policy: object) -> None:
 
 def test_a_profile_under_which_nothing_starts_is_refused() -> None:
     with pytest.raises(PolicyError, match=r"docker_seccomp_profiles\[web\].*without execve"):
-        seccomp_plan.plan(obs.stock(), {"web": {"deny": ["execve"]}})
+        planned(obs.stock(), {"web": {"deny": ["execve"]}})
 
 
 @pytest.mark.parametrize(
@@ -298,14 +302,14 @@ def test_a_profile_under_which_nothing_starts_is_refused() -> None:
 )
 def test_a_look_that_lacks_a_section_is_refused(section: str) -> None:
     with pytest.raises(PolicyError, match=section):
-        seccomp_plan.plan({**obs.stock(), section: None}, WEB)
+        planned({**obs.stock(), section: None}, WEB)
 
 
 def test_a_host_whose_ledger_cannot_be_trusted_is_left() -> None:
     look = obs.stock()
     look["bulkhead"]["state"] = "foreign"
     with pytest.raises(PolicyError, match="cleared up"):
-        seccomp_plan.plan(look, WEB)
+        planned(look, WEB)
 
 
 def test_a_broken_observation_is_an_error_of_the_look() -> None:
@@ -320,7 +324,7 @@ def test_a_broken_observation_is_an_error_of_the_look() -> None:
 def test_recorded_hosts_are_planned_for(name: str) -> None:
     look = json.loads((RECORDED / f"{name}.json").read_text())
     look = look.get("observation", look)
-    plan = seccomp_plan.plan({**look, "seccomp_profiles": []}, WEB)
+    plan = planned({**look, "seccomp_profiles": []}, WEB)
     wanted = "not_applicable" if name == "trixie-absent" else "change"
     assert row(plan)["state"] == wanted
 

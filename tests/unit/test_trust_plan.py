@@ -45,7 +45,7 @@ VERIFIED = [look_trust.POLICY, look_trust.PROGRAM, f"{look_trust.KEYS}/release.p
 
 
 def planned(raw: Json, look: Json | None = None) -> Json:
-    return trust_plan.plan(look or obs.stock(), raw, PROGRAM)
+    return trust_plan.plan(look or obs.stock(), trust_plan.read(raw), PROGRAM)
 
 
 def states(plan: Json) -> dict[str, str]:
